@@ -1,0 +1,3 @@
+//! A CUDA driver on the CPU.
+
+pub mod ptx;

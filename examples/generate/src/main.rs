@@ -1,0 +1,2 @@
+//! Text generation over kv-kernels.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Handwritten CUDA kernels for the key-value cache of a language model.
