@@ -1,1 +1,3 @@
 //! Handwritten CUDA kernels for the key-value cache of a language model.
+
+pub mod embedded;
