@@ -18,6 +18,8 @@ pub struct Module {
     pub variables: Vec<Variable>,
     /// Functions and kernels, in order; a declaration has no body.
     pub functions: Vec<Function>,
+    /// `.alias` directives: new name, function it stands for.
+    pub aliases: Vec<(String, String)>,
 }
 
 /// State space of a variable or an access.
