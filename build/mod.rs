@@ -4,6 +4,7 @@
 pub mod arch;
 pub mod compile;
 pub mod generate;
+pub mod lookup;
 pub mod ptxas;
 pub mod stamp;
 pub mod toolchain;

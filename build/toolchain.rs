@@ -1,19 +1,16 @@
 //! Which nvcc compiles the kernels.
 
-use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::BuildError;
+use super::lookup::{LOCAL_NVCC, on_path};
 
 /// What `cargo build` says where there is no nvcc.
 pub const NO_NVCC: &str = "\
 kv-kernels compiles its CUDA kernels at build time and found no nvcc.
 In a checkout of kv-kernels, `cargo xtask setup` gets one without touching the system.
 Elsewhere install the CUDA toolkit (12.8 or newer) and put nvcc on PATH or name it in NVCC.";
-
-/// Where `cargo xtask setup` leaves nvcc, from the root of the repository.
-pub const LOCAL_NVCC: &str = ".toolchain/cuda/nvidia/cu13/bin/nvcc";
 
 /// The nvcc to use: the one the user `named` through `NVCC`, else the
 /// repository's own, else the first on `path`.
@@ -30,17 +27,6 @@ pub fn find_nvcc(
         return Ok(local);
     }
     on_path(Path::new("nvcc"), path).ok_or(BuildError::NoNvcc)
-}
-
-/// `program` as a shell would find it: as it stands where it has a folder, else
-/// in the folders of `path`.
-pub fn on_path(program: &Path, path: Option<&OsStr>) -> Option<PathBuf> {
-    if program.components().count() > 1 {
-        return program.is_file().then(|| program.to_owned());
-    }
-    env::split_paths(path?)
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file())
 }
 
 #[cfg(test)]

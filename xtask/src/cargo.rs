@@ -1,0 +1,53 @@
+//! Cargo, called from a task.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Machine code for the oldest architecture only, and portable PTX: all that the
+/// emulator reads, and what any newer GPU's driver can compile from.
+const EMULATED_ARCHS: &str = "80";
+
+/// Cargo in the repository's root. The architectures are trimmed unless the user
+/// has named some; tests, demo and CI so share one build of the kernels.
+pub fn command(root: &Path) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    // What Cargo told this program of itself is not meant for the build below:
+    // build scripts that watch these variables would run again for nothing.
+    for (name, _) in env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+            .iter()
+            .any(|own| name_text.starts_with(own))
+        {
+            command.env_remove(&name);
+        }
+    }
+    if env::var_os("KV_CUDA_ARCHS").is_none() {
+        command.env("KV_CUDA_ARCHS", EMULATED_ARCHS);
+    }
+    command
+}
+
+/// Runs the command; its failure is this task's, after its own words.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("{command:?} does not start"))?;
+    if !status.success() {
+        bail!(
+            "{:?} failed ({status})",
+            command.get_args().collect::<Vec<_>>().join(" ".as_ref())
+        );
+    }
+    Ok(())
+}
+
+/// Every test of the workspace.
+pub fn test(root: &Path, args: &[OsString]) -> Result<()> {
+    run(command(root).args(["test", "--workspace"]).args(args))
+}
