@@ -14,15 +14,20 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
 
     setup::toolchain(root)?;
     let mut command = cargo::command(root);
-    command.env("LIBCLANG_PATH", setup::libclang(root)).args([
-        "run",
-        "--package",
-        "xtask",
-        "--features",
-        "bindgen",
-        "--",
-        "abi",
-    ]);
+    command
+        .env(
+            "LIBCLANG_PATH",
+            root.join(setup::FOLDER).join("tools/clang/native"),
+        )
+        .args([
+            "run",
+            "--package",
+            "xtask",
+            "--features",
+            "bindgen",
+            "--",
+            "abi",
+        ]);
     if check {
         command.arg("--check");
     }
@@ -49,20 +54,20 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
 
 #[cfg(feature = "bindgen")]
 fn generate(root: &Path) -> Result<String> {
+    // The oldest stable release with the workspace's edition.
+    let target = bindgen::RustTarget::stable(85, 0).map_err(|error| anyhow::anyhow!("{error}"))?;
     let header = root.join("kernels/abi.h");
     let bindings = bindgen::Builder::default()
         .header(header.to_string_lossy())
-        .allowlist_item("(?i)kv_.*")
+        .allowlist_item("(KV_|Kv).*")
         .clang_arg("-fparse-all-comments")
         .raw_line("//! Parameter structs and limits of the kernels: `kernels/abi.h` in Rust.")
         .raw_line("//! Written by `cargo xtask abi`.")
-        .raw_line("")
+        .raw_line("#![allow(dead_code, missing_docs)]")
         .use_core()
-        .derive_default(true)
-        .derive_eq(true)
         .disable_header_comment()
-        .formatter(bindgen::Formatter::Rustfmt)
-        .rustfmt_configuration_file(Some(root.join("rustfmt.toml")))
+        .rust_edition(bindgen::RustEdition::Edition2024)
+        .rust_target(target)
         .generate()?;
     Ok(bindings.to_string())
 }

@@ -13,6 +13,7 @@ mod lookup;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -48,9 +49,20 @@ enum Task {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The message alone: a backtrace would bury what to install.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
     let root = root();
-    match Cli::parse().command {
+    match task {
         Task::Setup => setup::toolchain(&root),
         Task::Test { args } => {
             setup::toolchain(&root)?;

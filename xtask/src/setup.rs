@@ -15,7 +15,7 @@ use crate::pins::{self, PinnedFile, Pins};
 use crate::prerequisites::{self, Prerequisite};
 
 /// The folder of fetched things, from the root of the repository; git ignores it.
-const FOLDER: &str = ".toolchain";
+pub const FOLDER: &str = ".toolchain";
 
 /// Whether the pinned wheels fit this machine.
 const PINNED_HERE: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
@@ -60,11 +60,6 @@ pub fn model(root: &Path) -> Result<PathBuf> {
     let path = root.join(FOLDER).join(&pins.name).join(&file.path);
     fetch(root, vec![pins])?;
     Ok(path)
-}
-
-/// The shared library of libclang.
-pub fn libclang(root: &Path) -> PathBuf {
-    root.join(FOLDER).join("tools/clang/native")
 }
 
 /// Brings the folders of `wanted` to what their pins say.
