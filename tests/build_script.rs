@@ -171,3 +171,53 @@ fn warnings_reach_the_user() {
         modules[2].warnings
     );
 }
+
+/// A package with this one's build script and kernels, built by cargo where there
+/// is no nvcc: what the user sees are the three lines.
+#[test]
+fn cargo_build_without_nvcc_says_the_three_lines() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["build", "kernels", "src"] {
+        fs::create_dir(root.join(folder)).unwrap();
+    }
+    for folder in ["build", "kernels"] {
+        for entry in fs::read_dir(repository.join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), root.join(folder).join(entry.file_name())).unwrap();
+        }
+    }
+    for file in ["build.rs", "Cargo.lock"] {
+        fs::copy(repository.join(file), root.join(file)).unwrap();
+    }
+    fs::write(root.join("src/lib.rs"), "").unwrap();
+    let manifest = "[package]\nname = \"kv-kernels\"\nedition = \"2024\"\n\
+                    [build-dependencies]\ncc = \"1\"\n[workspace]\n";
+    fs::write(root.join("Cargo.toml"), manifest).unwrap();
+
+    let path = env::var_os("PATH").unwrap();
+    let without_nvcc = env::split_paths(&path).filter(|folder| !folder.join("nvcc").is_file());
+    let output = std::process::Command::new(env!("CARGO"))
+        // From what this test's own build fetched.
+        .args(["build", "--offline", "--target-dir"])
+        .arg(root.join("target"))
+        .current_dir(root)
+        .env_remove("NVCC")
+        .env_remove("DOCS_RS")
+        .env("PATH", env::join_paths(without_nvcc).unwrap())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{text}");
+    let errors: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("error: kv-kernels@0.0.0: "))
+        .collect();
+    assert_eq!(
+        errors,
+        toolchain::NO_NVCC.lines().collect::<Vec<_>>(),
+        "{text}"
+    );
+    assert!(!text.contains("panicked"), "{text}");
+}
