@@ -44,26 +44,58 @@ pub struct Appended {
 pub fn append<K: Copy, V: Copy>(args: Append<'_, K, V>) -> Result<Appended, Error> {
     let map = args.map;
     let placement = place(map, args.rows, args.seq_lens)?;
-    const ROWS: &str = "[tokens, num_kv_heads, head_dim]";
-    let row = map.num_kv_heads() * map.head_dim();
-    let elements = error::product("k", &[placement.tokens, row])?;
-    error::length("k", args.k.len(), elements, ROWS)?;
-    error::length("v", args.v.len(), elements, ROWS)?;
-    error::length("k_cache", args.k_cache.len(), map.elements(), "the cache")?;
-    error::length("v_cache", args.v_cache.len(), map.elements(), "the cache")?;
-
-    for token in &placement.placed {
-        for head in 0..map.num_kv_heads() {
-            let from = (token.row * map.num_kv_heads() + head) * map.head_dim();
-            let from = from..from + map.head_dim();
-            let to = map.vector(token.sequence, head, token.position)?;
-            args.k_cache[to.clone()].copy_from_slice(&args.k[from.clone()]);
-            args.v_cache[to].copy_from_slice(&args.v[from]);
-        }
-    }
+    check(
+        map,
+        &placement,
+        ("k", args.k.len()),
+        ("k_cache", args.k_cache.len()),
+    )?;
+    check(
+        map,
+        &placement,
+        ("v", args.v.len()),
+        ("v_cache", args.v_cache.len()),
+    )?;
+    copy(map, &placement, args.k, args.k_cache)?;
+    copy(map, &placement, args.v, args.v_cache)?;
     Ok(Appended {
         overflowed: placement.overflowed,
     })
+}
+
+/// Refuse new rows or a buffer of the wrong length.
+pub(super) fn check(
+    map: &CacheMap,
+    placement: &Placement,
+    (new_name, new_len): (&'static str, usize),
+    (cache_name, cache_len): (&'static str, usize),
+) -> Result<(), Error> {
+    let row = map.num_kv_heads() * map.head_dim();
+    let elements = error::product(new_name, &[placement.tokens, row])?;
+    error::length(
+        new_name,
+        new_len,
+        elements,
+        "[tokens, num_kv_heads, head_dim]",
+    )?;
+    error::length(cache_name, cache_len, map.elements(), "the cache")
+}
+
+/// Put checked rows where they belong in one buffer.
+pub(super) fn copy<T: Copy>(
+    map: &CacheMap,
+    placement: &Placement,
+    new: &[T],
+    cache: &mut [T],
+) -> Result<(), Error> {
+    for token in &placement.placed {
+        for head in 0..map.num_kv_heads() {
+            let from = (token.row * map.num_kv_heads() + head) * map.head_dim();
+            let to = map.vector(token.sequence, head, token.position)?;
+            cache[to].copy_from_slice(&new[from..from + map.head_dim()]);
+        }
+    }
+    Ok(())
 }
 
 /// After the last layer of a step: add each sequence's new tokens to its

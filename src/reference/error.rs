@@ -60,13 +60,13 @@ pub enum Error {
         /// That entry.
         value: i32,
     },
-    /// A sequence, head or token outside the cache was asked for.
+    /// A sequence, head, token or position was asked for that does not exist.
     Outside {
-        /// What was asked for: `sequence`, `head` or `token`.
+        /// What was asked for.
         what: &'static str,
         /// Its index.
         index: usize,
-        /// One more than the largest index allowed.
+        /// How many there are.
         limit: usize,
     },
     /// The block table sends a token to a page that does not exist.
@@ -130,7 +130,7 @@ impl fmt::Display for Error {
                 "cu_seqlens[{index}] is {value}; the entries must begin with 0 and never go down"
             ),
             Self::Outside { what, index, limit } => {
-                write!(f, "{what} {index} is outside the cache, which has {limit}")
+                write!(f, "{what} {index} is out of range: there are {limit}")
             }
             Self::Page {
                 sequence,

@@ -154,6 +154,45 @@ impl CacheMap {
         Ok(map)
     }
 
+    /// Packed rows `[tokens, num_kv_heads, head_dim]`, as they come out of a
+    /// projection, seen as a cache of one sequence: what works on a cache works
+    /// on them.
+    ///
+    /// # Errors
+    /// [`Error::Zero`] for a dimension of 0, [`Error::TooLarge`].
+    pub fn rows(tokens: usize, num_kv_heads: usize, head_dim: usize) -> Result<Self, Error> {
+        error::nonzero("tokens", tokens)?;
+        Self::paged(
+            PagedShape {
+                num_pages: 1,
+                num_kv_heads,
+                page_size: tokens,
+                head_dim,
+                order: PageOrder::Nhd,
+            },
+            BlockTable {
+                pages: &[0],
+                batch: 1,
+                max_pages: 1,
+            },
+        )
+    }
+
+    /// Where the scales of a quantised cache lie: one for each vector, in the
+    /// order of the vectors. It is this map with `head_dim` 1.
+    pub fn scales(&self) -> Self {
+        let strides = Strides {
+            page: self.strides.page / self.head_dim,
+            head: self.strides.head / self.head_dim,
+            token: self.strides.token / self.head_dim,
+        };
+        Self {
+            head_dim: 1,
+            strides,
+            ..self.clone()
+        }
+    }
+
     /// The pages alone, no sequence holding any.
     fn pool(shape: PagedShape) -> Result<Self, Error> {
         let PagedShape {
@@ -268,15 +307,6 @@ impl CacheMap {
             + head * self.strides.head
             + slot.offset * self.strides.token;
         Ok(start..start + self.head_dim)
-    }
-
-    /// The scale of a token's vector: scales lie like the payload with
-    /// `head_dim` 1.
-    ///
-    /// # Errors
-    /// As [`vector`](Self::vector).
-    pub fn scale(&self, sequence: usize, head: usize, token: usize) -> Result<usize, Error> {
-        Ok(self.vector(sequence, head, token)?.start / self.head_dim)
     }
 }
 

@@ -56,24 +56,43 @@
 //! ```
 
 mod append;
+mod channel_scale;
+mod compare;
 mod cost;
 mod decode;
 mod error;
+mod fp8;
 mod layout;
 mod merge;
 mod options;
 mod prefill;
+mod quantize;
+mod rope;
+mod rope_frequencies;
 mod rows;
 mod scalar;
 mod softmax;
+mod span;
+mod statistics;
 
 pub use append::{Append, Appended, advance, append};
+pub use channel_scale::{Calibrate, calibrate_channel_scale};
+pub use compare::{Comparison, Tolerance};
 pub use cost::{CacheSize, kv_computations};
 pub use decode::{Decode, Decoded, decode};
 pub use error::Error;
+pub use fp8::F8E4M3;
 pub use layout::{BlockTable, CacheMap, ContiguousShape, PageOrder, PagedShape, Slot, Strides};
 pub use merge::{Merge, Partial, merge};
 pub use options::Options;
 pub use prefill::{Attended, Prefill, prefill};
-pub use rows::Rows;
+pub use quantize::{
+    Dequantize, Payload, Quantize, QuantizeAppend, QuantizeAppended, dequantize, quantize,
+    quantize_append,
+};
+pub use rope::{Angles, PairStyle, Rope, rope};
+pub use rope_frequencies::{Llama3Scaling, RopeFrequencies, RopeTable, YarnScaling};
+pub use rows::{Rows, positions};
 pub use scalar::Scalar;
+pub use span::Span;
+pub use statistics::{ChannelStatistics, OutlierReport, Statistics, StatisticsOf, statistics};

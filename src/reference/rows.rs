@@ -71,6 +71,31 @@ impl Rows<'_> {
     }
 }
 
+/// The position of every row: a new token's is the number of tokens its
+/// sequence holds before it, `seq_lens` `[batch]` being those held now.
+///
+/// # Errors
+/// [`Error::Batch`], [`Error::Negative`], those of [`Rows::ranges`], and
+/// [`Error::TooLarge`] for a position past `i32`.
+pub fn positions(rows: Rows<'_>, seq_lens: &[i32]) -> Result<Vec<i32>, Error> {
+    let ranges = rows.ranges()?;
+    error::lengths("seq_lens", seq_lens, ranges.len())?;
+    ranges
+        .into_iter()
+        .zip(seq_lens)
+        .flat_map(|(range, &seq_len)| {
+            (0..range.len()).map(move |new| {
+                i32::try_from(new)
+                    .ok()
+                    .and_then(|new| seq_len.checked_add(new))
+                    .ok_or(Error::TooLarge {
+                        argument: "position",
+                    })
+            })
+        })
+        .collect()
+}
+
 /// The number of rows `ranges` covers.
 pub(super) fn total(ranges: &[Range<usize>]) -> usize {
     ranges.last().map_or(0, |range| range.end)

@@ -87,15 +87,15 @@ fn maps() {
     );
     assert_eq!(
         refused(map.slot(2, 0)),
-        "sequence 2 is outside the cache, which has 2"
+        "sequence 2 is out of range: there are 2"
     );
     assert_eq!(
         refused(map.slot(0, 4)),
-        "token 4 is outside the cache, which has 4"
+        "token 4 is out of range: there are 4"
     );
     assert_eq!(
-        refused(map.scale(0, 1, 0)),
-        "head 1 is outside the cache, which has 1"
+        refused(map.vector(0, 1, 0)),
+        "head 1 is out of range: there are 1"
     );
 }
 
