@@ -29,8 +29,8 @@ pub struct Decode<'a, Q, K, V> {
     /// Query heads, a multiple of the cache's KV heads.
     pub num_q_heads: usize,
     /// Tokens to attend to, `[batch]`: all that are in the cache, those of this
-    /// step included. Inside a step, before [`advance`](super::advance), that
-    /// is `seq_len` plus the new tokens; after it, `seq_len`.
+    /// step included. [`advance`](super::advance) on a copy of the lengths gives
+    /// them inside a step too, and leaves out new tokens that found no room.
     pub kv_lens: &'a [i32],
     /// What shapes the scores.
     pub options: Options<'a>,
@@ -45,8 +45,8 @@ pub struct Decoded {
     /// Natural log of the softmax denominator, `[tokens, num_q_heads]`; −∞ for
     /// a query that sees no token.
     pub lse: Vec<f64>,
-    /// Sequences whose `kv_len` passes the capacity, ascending: their tokens
-    /// were never appended, and their outputs are those of an empty sequence.
+    /// Sequences whose `kv_len` passes the capacity, ascending: no cache holds
+    /// that many tokens, so they are taken for empty.
     pub overflowed: Vec<usize>,
 }
 
