@@ -1,8 +1,86 @@
-/* What the kernels and the Rust crate agree on: parameter structs and limits, in
- * plain C. Rust sees it through src/abi.rs, which `cargo xtask abi` writes. */
+/* What the host and the kernels agree on: limits, status flags, and one parameter structure a kernel.
+ *
+ * Plain C and nothing but <stdint.h>: nvcc reads it for the kernels, `cargo xtask abi` for the host (src/abi.rs).
+ * All strides count elements, not bytes.
+ */
 #ifndef KV_ABI_H
 #define KV_ABI_H
 
 #include <stdint.h>
+
+/* Bytes one thread moves at a time; base addresses and row strides are multiples of it. */
+#define KV_VECTOR_BYTES 16
+
+/* Most query heads that may share one KV head. */
+#define KV_MAX_GROUP_SIZE 16
+
+/* Largest capacity of a sequence, in tokens. Half of what an int32_t holds, so that a length plus a step's new
+ * tokens cannot overflow it. Offsets into a cache are 64-bit. */
+#define KV_MAX_SEQ_LEN 1073741824
+
+/* Threads of a block. */
+#define KV_APPEND_THREADS 256
+#define KV_ADVANCE_THREADS 128
+#define KV_DECODE_THREADS 128
+
+/* Flags of a sequence's status word. */
+#define KV_STATUS_CAPACITY 1 /* the step would have passed max_seq_len: nothing was appended to this sequence */
+#define KV_STATUS_SEQ_LEN 2  /* its length is negative or above max_seq_len: it is taken for empty */
+#define KV_STATUS_TOKENS 4   /* cu_seqlens gives it a negative number of new tokens: none were appended */
+
+/* One step as every layer sees it: the tokens each sequence holds before, and those it receives. */
+typedef struct KvStep {
+    const int32_t *seq_lens;   /* [batch] tokens cached before the step */
+    const int32_t *cu_seqlens; /* [batch + 1] where each sequence's new tokens begin, or null: new_tokens for each */
+    uint32_t *status;          /* [batch] status words, or null */
+    int32_t batch;
+    int32_t new_tokens;
+    int32_t max_seq_len;       /* capacity of a sequence */
+} KvStep;
+
+/* K and V of one layer. The vector of a token's KV head begins at
+ *     page * page_stride + head * head_stride + offset * token_stride
+ * in either; in a contiguous cache the page is the sequence and the offset the token's position. */
+typedef struct KvCache {
+    void *k;
+    void *v;
+    int64_t page_stride;
+    int64_t head_stride;
+    int64_t token_stride;
+} KvCache;
+
+/* Vectors of new tokens as the engine computed them, [batch, tokens, heads, head_dim] by strides. With cu_seqlens
+ * the tokens of all sequences follow each other token_stride apart, and batch_stride means nothing. */
+typedef struct KvTokens {
+    const void *data;
+    int64_t batch_stride;
+    int64_t token_stride;
+    int64_t head_stride;
+} KvTokens;
+
+typedef struct KvAppendParams {
+    KvStep step;
+    KvCache cache;
+    KvTokens k_new;
+    KvTokens v_new;
+    int32_t num_kv_heads;
+    int32_t rows; /* new tokens of all sequences * num_kv_heads */
+} KvAppendParams;
+
+typedef struct KvAdvanceParams {
+    KvStep step;       /* its seq_lens are those below */
+    int32_t *seq_lens; /* [batch], changed */
+} KvAdvanceParams;
+
+typedef struct KvDecodeParams {
+    KvStep step;
+    KvCache cache;
+    KvTokens q;  /* one token a sequence, num_kv_heads * group_size heads */
+    void *out;   /* [batch, num_q_heads, head_dim] */
+    float *lse;  /* [batch, num_q_heads], or null */
+    int32_t num_kv_heads;
+    int32_t group_size;
+    float score_scale; /* softmax_scale * log2(e): the softmax works in base 2 */
+} KvDecodeParams;
 
 #endif

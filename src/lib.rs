@@ -1,4 +1,81 @@
 //! Handwritten CUDA kernels for the key-value cache of a language model.
+//!
+//! One decode step of a transformer layer: [append](Kernels::append) the new token's K and V behind the tokens already
+//! cached, then attend to all of them ([`decode`](Kernels::decode)), reading each cached byte once for the whole group
+//! of query heads that share it. After the last layer, [advance](Kernels::advance) the lengths.
+//!
+//! ```no_run
+//! use half::f16;
+//! use kv_kernels::{CacheShape, Kernels, KvCache, Lengths, NewTokens};
+//!
+//! # fn main() -> kv_kernels::Result<()> {
+//! let ctx = kv_kernels::open(0)?; // an error, not a panic, where there is no driver
+//! let stream = ctx.default_stream();
+//! let kernels = Kernels::new(&ctx)?;
+//!
+//! let shape = CacheShape { batch: 2, num_kv_heads: 8, max_seq_len: 4096, head_dim: 128 };
+//! let mut cache = KvCache::<f16>::new(&stream, shape)?; // one a layer
+//! let mut lengths = Lengths::new(&stream, 2, 4096)?; // shared by all layers
+//!
+//! # let q = stream.alloc_zeros::<f16>(2 * 32 * 128).unwrap();
+//! # let k = stream.alloc_zeros::<f16>(2 * 8 * 128).unwrap();
+//! # let v = stream.alloc_zeros::<f16>(2 * 8 * 128).unwrap();
+//! # let mut out = stream.alloc_zeros::<f16>(2 * 32 * 128).unwrap();
+//! // In every layer, with q [2, 32, 128], k and v [2, 8, 128] and out [2, 32, 128] on the device:
+//! let step = lengths.step(NewTokens::Each(1))?;
+//! kernels.append(&k, &v, &mut cache, step).launch(&stream)?;
+//! kernels.decode(&q, 32, &cache, step, &mut out).launch(&stream)?;
+//!
+//! // After the last layer:
+//! kernels.advance(&mut lengths, NewTokens::Each(1)).launch(&stream)?;
+//! assert!(lengths.status(&stream)?.is_ok()); // no sequence was full
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Memory
+//! K and V of a layer lie apart, each `[batch, num_kv_heads, max_seq_len, head_dim]`, row-major, in a [`KvCache`] or in
+//! slices and views that an engine owns ([`CacheRef`], [`CacheMut`]). Lengths live on the device and belong to the
+//! sequences, not to a layer: kernels read them there, so a CUDA graph captured once replays while sequences grow.
+//!
+//! # Errors
+//! Shapes, lengths of slices, alignment, and that everything belongs to the same context are checked before a launch,
+//! and refused by an [`Error`] that names the argument and its value. What only the device knows (a sequence that is
+//! full) goes to a [`Status`].
+//!
+//! [`mod@reference`] computes the same in plain Rust, to check against.
 
+mod abi;
+mod advance;
+mod append;
+mod cache;
+mod decode;
+mod device;
+mod dtype;
 pub mod embedded;
+mod error;
+mod lengths;
+mod module;
+mod plan;
 pub mod reference;
+mod shape;
+mod slice;
+mod status;
+mod step;
+mod tokens;
+
+pub use advance::Advance;
+pub use append::Append;
+pub use cache::{CacheMut, CacheRef, KvCache};
+pub use cudarc;
+pub use decode::Decode;
+pub use device::open;
+pub use dtype::{Dtype, Element};
+pub use error::{Error, Result};
+pub use lengths::{Lengths, LengthsMut};
+pub use module::Kernels;
+pub use plan::{Kernel, Plan};
+pub use shape::{CacheShape, HEAD_DIMS, MAX_GROUP_SIZE, MAX_INDEX, MAX_SEQ_LEN};
+pub use status::Status;
+pub use step::{NewTokens, Step};
+pub use tokens::{Strides, Tokens};

@@ -1,0 +1,165 @@
+//! Parameter structs and limits of the kernels: `kernels/abi.h` in Rust.
+//! Written by `cargo xtask abi`.
+#![allow(dead_code, missing_docs)]
+
+pub const KV_VECTOR_BYTES: u32 = 16;
+pub const KV_MAX_GROUP_SIZE: u32 = 16;
+pub const KV_MAX_SEQ_LEN: u32 = 1073741824;
+pub const KV_APPEND_THREADS: u32 = 256;
+pub const KV_ADVANCE_THREADS: u32 = 128;
+pub const KV_DECODE_THREADS: u32 = 128;
+pub const KV_STATUS_CAPACITY: u32 = 1;
+pub const KV_STATUS_SEQ_LEN: u32 = 2;
+pub const KV_STATUS_TOKENS: u32 = 4;
+#[doc = " One step as every layer sees it: the tokens each sequence holds before, and those it receives."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvStep {
+    #[doc = " [batch] tokens cached before the step"]
+    pub seq_lens: *const i32,
+    #[doc = " [batch + 1] where each sequence's new tokens begin, or null: new_tokens for each"]
+    pub cu_seqlens: *const i32,
+    #[doc = " [batch] status words, or null"]
+    pub status: *mut u32,
+    pub batch: i32,
+    pub new_tokens: i32,
+    #[doc = " capacity of a sequence"]
+    pub max_seq_len: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvStep"][::core::mem::size_of::<KvStep>() - 40usize];
+    ["Alignment of KvStep"][::core::mem::align_of::<KvStep>() - 8usize];
+    ["Offset of field: KvStep::seq_lens"][::core::mem::offset_of!(KvStep, seq_lens) - 0usize];
+    ["Offset of field: KvStep::cu_seqlens"][::core::mem::offset_of!(KvStep, cu_seqlens) - 8usize];
+    ["Offset of field: KvStep::status"][::core::mem::offset_of!(KvStep, status) - 16usize];
+    ["Offset of field: KvStep::batch"][::core::mem::offset_of!(KvStep, batch) - 24usize];
+    ["Offset of field: KvStep::new_tokens"][::core::mem::offset_of!(KvStep, new_tokens) - 28usize];
+    ["Offset of field: KvStep::max_seq_len"]
+        [::core::mem::offset_of!(KvStep, max_seq_len) - 32usize];
+};
+#[doc = " K and V of one layer. The vector of a token's KV head begins at\n     page * page_stride + head * head_stride + offset * token_stride\n in either; in a contiguous cache the page is the sequence and the offset the token's position."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvCache {
+    pub k: *mut ::core::ffi::c_void,
+    pub v: *mut ::core::ffi::c_void,
+    pub page_stride: i64,
+    pub head_stride: i64,
+    pub token_stride: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvCache"][::core::mem::size_of::<KvCache>() - 40usize];
+    ["Alignment of KvCache"][::core::mem::align_of::<KvCache>() - 8usize];
+    ["Offset of field: KvCache::k"][::core::mem::offset_of!(KvCache, k) - 0usize];
+    ["Offset of field: KvCache::v"][::core::mem::offset_of!(KvCache, v) - 8usize];
+    ["Offset of field: KvCache::page_stride"]
+        [::core::mem::offset_of!(KvCache, page_stride) - 16usize];
+    ["Offset of field: KvCache::head_stride"]
+        [::core::mem::offset_of!(KvCache, head_stride) - 24usize];
+    ["Offset of field: KvCache::token_stride"]
+        [::core::mem::offset_of!(KvCache, token_stride) - 32usize];
+};
+#[doc = " Vectors of new tokens as the engine computed them, [batch, tokens, heads, head_dim] by strides. With cu_seqlens\n the tokens of all sequences follow each other token_stride apart, and batch_stride means nothing."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvTokens {
+    pub data: *const ::core::ffi::c_void,
+    pub batch_stride: i64,
+    pub token_stride: i64,
+    pub head_stride: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvTokens"][::core::mem::size_of::<KvTokens>() - 32usize];
+    ["Alignment of KvTokens"][::core::mem::align_of::<KvTokens>() - 8usize];
+    ["Offset of field: KvTokens::data"][::core::mem::offset_of!(KvTokens, data) - 0usize];
+    ["Offset of field: KvTokens::batch_stride"]
+        [::core::mem::offset_of!(KvTokens, batch_stride) - 8usize];
+    ["Offset of field: KvTokens::token_stride"]
+        [::core::mem::offset_of!(KvTokens, token_stride) - 16usize];
+    ["Offset of field: KvTokens::head_stride"]
+        [::core::mem::offset_of!(KvTokens, head_stride) - 24usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvAppendParams {
+    pub step: KvStep,
+    pub cache: KvCache,
+    pub k_new: KvTokens,
+    pub v_new: KvTokens,
+    pub num_kv_heads: i32,
+    #[doc = " new tokens of all sequences * num_kv_heads"]
+    pub rows: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvAppendParams"][::core::mem::size_of::<KvAppendParams>() - 152usize];
+    ["Alignment of KvAppendParams"][::core::mem::align_of::<KvAppendParams>() - 8usize];
+    ["Offset of field: KvAppendParams::step"]
+        [::core::mem::offset_of!(KvAppendParams, step) - 0usize];
+    ["Offset of field: KvAppendParams::cache"]
+        [::core::mem::offset_of!(KvAppendParams, cache) - 40usize];
+    ["Offset of field: KvAppendParams::k_new"]
+        [::core::mem::offset_of!(KvAppendParams, k_new) - 80usize];
+    ["Offset of field: KvAppendParams::v_new"]
+        [::core::mem::offset_of!(KvAppendParams, v_new) - 112usize];
+    ["Offset of field: KvAppendParams::num_kv_heads"]
+        [::core::mem::offset_of!(KvAppendParams, num_kv_heads) - 144usize];
+    ["Offset of field: KvAppendParams::rows"]
+        [::core::mem::offset_of!(KvAppendParams, rows) - 148usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvAdvanceParams {
+    #[doc = " its seq_lens are those below"]
+    pub step: KvStep,
+    #[doc = " [batch], changed"]
+    pub seq_lens: *mut i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvAdvanceParams"][::core::mem::size_of::<KvAdvanceParams>() - 48usize];
+    ["Alignment of KvAdvanceParams"][::core::mem::align_of::<KvAdvanceParams>() - 8usize];
+    ["Offset of field: KvAdvanceParams::step"]
+        [::core::mem::offset_of!(KvAdvanceParams, step) - 0usize];
+    ["Offset of field: KvAdvanceParams::seq_lens"]
+        [::core::mem::offset_of!(KvAdvanceParams, seq_lens) - 40usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvDecodeParams {
+    pub step: KvStep,
+    pub cache: KvCache,
+    #[doc = " one token a sequence, num_kv_heads * group_size heads"]
+    pub q: KvTokens,
+    #[doc = " [batch, num_q_heads, head_dim]"]
+    pub out: *mut ::core::ffi::c_void,
+    #[doc = " [batch, num_q_heads], or null"]
+    pub lse: *mut f32,
+    pub num_kv_heads: i32,
+    pub group_size: i32,
+    #[doc = " softmax_scale * log2(e): the softmax works in base 2"]
+    pub score_scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvDecodeParams"][::core::mem::size_of::<KvDecodeParams>() - 144usize];
+    ["Alignment of KvDecodeParams"][::core::mem::align_of::<KvDecodeParams>() - 8usize];
+    ["Offset of field: KvDecodeParams::step"]
+        [::core::mem::offset_of!(KvDecodeParams, step) - 0usize];
+    ["Offset of field: KvDecodeParams::cache"]
+        [::core::mem::offset_of!(KvDecodeParams, cache) - 40usize];
+    ["Offset of field: KvDecodeParams::q"][::core::mem::offset_of!(KvDecodeParams, q) - 80usize];
+    ["Offset of field: KvDecodeParams::out"]
+        [::core::mem::offset_of!(KvDecodeParams, out) - 112usize];
+    ["Offset of field: KvDecodeParams::lse"]
+        [::core::mem::offset_of!(KvDecodeParams, lse) - 120usize];
+    ["Offset of field: KvDecodeParams::num_kv_heads"]
+        [::core::mem::offset_of!(KvDecodeParams, num_kv_heads) - 128usize];
+    ["Offset of field: KvDecodeParams::group_size"]
+        [::core::mem::offset_of!(KvDecodeParams, group_size) - 132usize];
+    ["Offset of field: KvDecodeParams::score_scale"]
+        [::core::mem::offset_of!(KvDecodeParams, score_scale) - 136usize];
+};

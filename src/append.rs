@@ -1,0 +1,137 @@
+//! append: a step's new K and V vectors, behind those already cached.
+
+use cudarc::driver::CudaStream;
+
+use crate::abi;
+use crate::cache::CacheMut;
+use crate::dtype::Element;
+use crate::error::{Error, Result};
+use crate::module::Kernels;
+use crate::plan::Plan;
+use crate::shape::{CacheShape, MAX_INDEX, at_most};
+use crate::slice::read_vectors;
+use crate::step::{NewTokens, Step};
+use crate::tokens::{Extent, Tokens};
+
+impl Kernels {
+    /// Copies the K and V vectors of a step's new tokens behind those each sequence holds, at positions `seq_len`,
+    /// `seq_len + 1`, … of its own. Lengths stay as they are until they are [advanced](Self::advance).
+    ///
+    /// `k` and `v` are `[batch, tokens, num_kv_heads, head_dim]`, or `[total, num_kv_heads, head_dim]` in a
+    /// [packed](NewTokens::Packed) step; other orders by [`Tokens`].
+    ///
+    /// A sequence without room for all its new tokens is left untouched and flagged in its status word.
+    pub fn append<'a, T: Element>(
+        &'a self,
+        k: impl Into<Tokens<'a, T>>,
+        v: impl Into<Tokens<'a, T>>,
+        cache: impl Into<CacheMut<'a, T>>,
+        step: Step<'a>,
+    ) -> Append<'a, T> {
+        Append {
+            kernels: self,
+            k: k.into(),
+            v: v.into(),
+            cache: cache.into(),
+            step,
+        }
+    }
+}
+
+/// An append to be launched.
+#[must_use = "nothing is appended until it is launched"]
+pub struct Append<'a, T> {
+    kernels: &'a Kernels,
+    k: Tokens<'a, T>,
+    v: Tokens<'a, T>,
+    cache: CacheMut<'a, T>,
+    step: Step<'a>,
+}
+
+impl<T: Element> Append<'_, T> {
+    /// What would be launched; `None` where the step has no new tokens.
+    ///
+    /// # Errors
+    /// Those of [`launch`](Self::launch) that concern shapes.
+    pub fn plan(&self) -> Result<Option<Plan>> {
+        let shape = self.cache.shape();
+        check_step(&self.step, shape)?;
+        let rows = rows(&self.step, shape)?;
+        Ok((rows > 0).then(|| Plan::append(rows, T::DTYPE, shape.head_dim)))
+    }
+
+    /// Launches it on a stream. Does not wait.
+    ///
+    /// # Errors
+    /// [`Error::OtherContext`] for the stream or any slice; [`Error::Mismatch`] where the step's batch is not the
+    /// cache's or its capacity is larger; [`Error::TooLarge`] for more vectors than are indexed; [`Error::Length`] and
+    /// [`Error::Stride`] for k and v; [`Error::Misaligned`] for k, v and the cache; [`Error::Driver`] from the launch.
+    pub fn launch(mut self, stream: &CudaStream) -> Result<()> {
+        self.kernels.check_stream(stream)?;
+        let plan = self.plan()?;
+        let shape = self.cache.shape();
+        let extent = extent(&self.step, shape);
+        let k_strides = self.k.strides("k", extent)?;
+        let v_strides = self.v.strides("v", extent)?;
+        let Some(plan) = plan else {
+            return Ok(());
+        };
+        let (k, _k) = read_vectors("k", self.k.data(), stream)?;
+        let (v, _v) = read_vectors("v", self.v.data(), stream)?;
+        let (cache, _cache) = self.cache.bind(stream)?;
+        let (step, _step) = self.step.bind(stream)?;
+        let params = abi::KvAppendParams {
+            step,
+            cache,
+            k_new: k_strides.abi(k),
+            v_new: v_strides.abi(v),
+            num_kv_heads: shape.num_kv_heads as i32,
+            rows: rows(&self.step, shape)? as i32,
+        };
+        // SAFETY: an append kernel takes KvAppendParams. Slices have the lengths that shape, strides and step imply,
+        // are borrowed (the cache mutably) and guarded; the kernel keeps positions below the step's capacity, which
+        // is at most the cache's, whatever the lengths on the device are.
+        unsafe { self.kernels.launch(&plan, &params, stream) }
+    }
+}
+
+/// Whether the step is one of this cache's.
+pub(crate) fn check_step(step: &Step<'_>, shape: CacheShape) -> Result<()> {
+    if step.batch() != shape.batch {
+        return Err(Error::Mismatch {
+            argument: "batch of the step",
+            value: step.batch(),
+            other: "batch of the cache",
+            other_value: shape.batch,
+        });
+    }
+    if step.max_seq_len() > shape.max_seq_len {
+        return Err(Error::Mismatch {
+            argument: "max_seq_len of the step",
+            value: step.max_seq_len(),
+            other: "max_seq_len of the cache",
+            other_value: shape.max_seq_len,
+        });
+    }
+    Ok(())
+}
+
+/// Vectors of K to be appended, and as many of V.
+fn rows(step: &Step<'_>, shape: CacheShape) -> Result<u32> {
+    let rows = step.total_tokens() as u128 * shape.num_kv_heads as u128;
+    at_most("new tokens * num_kv_heads", rows, MAX_INDEX)?;
+    Ok(rows as u32)
+}
+
+fn extent(step: &Step<'_>, shape: CacheShape) -> Extent {
+    let (batch, tokens) = match step.new_tokens() {
+        NewTokens::Each(tokens) => (shape.batch, tokens),
+        NewTokens::Packed { total, .. } => (1, total),
+    };
+    Extent {
+        batch,
+        tokens,
+        heads: shape.num_kv_heads,
+        head_dim: shape.head_dim,
+    }
+}
