@@ -1,3 +1,4 @@
 //! A CUDA driver on the CPU.
 
+pub mod image;
 pub mod ptx;

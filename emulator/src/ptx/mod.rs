@@ -6,4 +6,4 @@ mod lexer;
 pub mod parser;
 
 pub use error::{ParseError, ParseErrorKind};
-pub use parser::{MAX_VERSION, parse};
+pub use parser::{MAX_VERSION, Target, parse, target};

@@ -44,6 +44,35 @@ pub fn parse(text: &str) -> Result<Module, ParseError> {
     Ok(parser.module)
 }
 
+/// What the head of a module asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// `.version` as (major, minor).
+    pub version: (u32, u32),
+    /// Architecture, 80 for `sm_80`.
+    pub arch: u32,
+    /// `a` (that architecture only) or `f` (its family), if written.
+    pub suffix: Option<char>,
+}
+
+/// Reads only the head of a module: enough to choose between several.
+///
+/// # Errors
+/// As [`parse`], for the head.
+pub fn target(text: &str) -> Result<Target, ParseError> {
+    let mut parser = Parser::new(text)?;
+    parser.header()?;
+    let suffix = match parser.module.target_options.first() {
+        Some(first) if first == "a" || first == "f" => first.chars().next(),
+        _ => None,
+    };
+    Ok(Target {
+        version: parser.module.version,
+        arch: parser.module.target,
+        suffix,
+    })
+}
+
 /// A name used before anything declared it.
 struct Pending<'a> {
     token: Token<'a>,
