@@ -5,41 +5,39 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::cargo;
+use crate::{cargo, setup};
 
-/// Runs examples/generate over the model at `model`.
-pub fn run(root: &Path, model: &Path, args: &[OsString]) -> Result<()> {
+/// Runs examples/generate, by default over the pinned model.
+pub fn run(root: &Path, args: &[OsString]) -> Result<()> {
     let mut command = cargo::command(root);
-    command
-        .args(["run", "--package", "generate", "--"])
-        .arg("--model")
-        .arg(model);
+    command.args(["run", "--package", "generate", "--"]);
+    if !given(args, "--model") {
+        command.arg("--model").arg(setup::model(root)?);
+    }
     cargo::run(command.args(defaults(args)).args(args))
 }
 
-/// What the demo asks for where `args` says nothing else: a short text, every
+/// What the demo asks for where `args` say nothing else: a short text, every
 /// token of it checked against candle's own attention.
 fn defaults(args: &[OsString]) -> Vec<&'static str> {
-    let given = |names: &[&str]| {
-        args.iter().any(|arg| {
-            let name = arg
-                .to_str()
-                .and_then(|arg| arg.split('=').next())
-                .unwrap_or_default();
-            names.contains(&name)
-        })
-    };
     let mut defaults = Vec::new();
-    if given(&["--help", "-h", "--table"]) {
+    // The table has lengths of its own, and each run in it is an ordinary one.
+    if given(args, "--table") {
         return defaults;
     }
-    if !given(&["--compare"]) {
+    if !given(args, "--compare") && !given(args, "--no-cache") {
         defaults.push("--compare");
     }
-    if !given(&["--tokens"]) {
+    if !given(args, "--tokens") {
         defaults.extend(["--tokens", "64"]);
     }
     defaults
+}
+
+/// Whether `args` hold the option, as `--name` or `--name=value`.
+fn given(args: &[OsString], option: &str) -> bool {
+    let name = |arg: &OsString| arg.to_str()?.split('=').next().map(str::to_owned);
+    args.iter().any(|arg| name(arg).as_deref() == Some(option))
 }
 
 #[cfg(test)]
@@ -53,6 +51,7 @@ mod tests {
             (&["--prompt", "Hi"], &["--compare", "--tokens", "64"]),
             (&["--tokens", "8"], &["--compare"]),
             (&["--tokens=8", "--compare"], &[]),
+            (&["--no-cache"], &["--tokens", "64"]),
             (&["--table"], &[]),
         ] {
             let args: Vec<OsString> = args.iter().map(OsString::from).collect();

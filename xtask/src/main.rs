@@ -70,8 +70,7 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Demo { args } => {
             setup::toolchain(&root)?;
-            let model = setup::model(&root)?;
-            demo::run(&root, &model, &args)
+            demo::run(&root, &args)
         }
         Task::Abi { check } => abi::run(&root, check),
     }
