@@ -79,3 +79,7 @@ pub use shape::{CacheShape, HEAD_DIMS, MAX_GROUP_SIZE, MAX_INDEX, MAX_SEQ_LEN};
 pub use status::Status;
 pub use step::{NewTokens, Step};
 pub use tokens::{Strides, Tokens};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
