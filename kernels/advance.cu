@@ -10,7 +10,7 @@ extern "C" __global__ void __launch_bounds__(KV_ADVANCE_THREADS)
     if (sequence >= params.step.batch) return;
 
     const SequenceStep s = sequenceStep(params.step, sequence);
-    raise(params.step, sequence, s.status);
+    flag(params.step, sequence, s.status);
     if (s.added > 0) {
         params.seq_lens[sequence] = s.cached + s.added;
     }

@@ -27,14 +27,15 @@ __device__ __forceinline__ void append(const KvAppendParams& p) {
 
     const SequenceStep s = sequenceStep(p.step, sequence);
     const bool packed = p.step.cu_seqlens != nullptr;
-    const int nth = packed ? token - s.first : token - sequence * p.step.new_tokens;
-    // Unsigned: a token before the sequence's first (cu_seqlens not starting at 0) belongs to nobody.
-    if (static_cast<unsigned>(nth) >= static_cast<unsigned>(s.added)) {
-        if (head == 0 && element == 0) raise(p.step, sequence, s.status);
+    // Unsigned: a token before the sequence's first (cu_seqlens not starting at 0) belongs to nobody either.
+    const unsigned nth = static_cast<unsigned>(token) -
+                         static_cast<unsigned>(packed ? s.first : sequence * p.step.new_tokens);
+    if (nth >= static_cast<unsigned>(s.added)) {
+        if (head == 0 && element == 0) flag(p.step, sequence, s.status);
         return;
     }
 
-    const int64_t to = cacheOffset(p.cache, sequence, head, s.cached + nth) + element;
+    const int64_t to = cacheOffset(p.cache, sequence, head, s.cached + static_cast<int>(nth)) + element;
     const int64_t k_from = tokenOffset(p.k_new, packed, s.first, sequence, nth, head) + element;
     const int64_t v_from = tokenOffset(p.v_new, packed, s.first, sequence, nth, head) + element;
     const Vec16 k = loadOnce(static_cast<const Bits*>(p.k_new.data) + k_from);

@@ -112,10 +112,17 @@ __device__ __forceinline__ void dotProducts(float (&scores)[kHeads], const Share
     }
 }
 
-// A lane's elements of one head's output: kHeadDim / 32 of them, as pairs.
+// A lane's elements of a row of V or of the output: kHeadDim / 32 neighbouring ones, in packed pairs, one access.
+template <int kHeadDim>
+struct alignas(kHeadDim / 16) LanePairs {
+    static constexpr int kPairs = kHeadDim / 64;
+    uint32_t word[kPairs];
+};
+
+// The same elements of one head's output so far, not yet divided by the softmax's denominator.
 template <int kHeadDim>
 struct Accumulator {
-    static constexpr int kPairs = kHeadDim / 64;
+    static constexpr int kPairs = LanePairs<kHeadDim>::kPairs;
     float2 pair[kPairs] = {};
 
     __device__ __forceinline__ void scale(float factor) {
@@ -131,15 +138,11 @@ struct Accumulator {
 template <typename T, int kHeadDim, int kMaxGroup, int kHeads>
 __device__ __forceinline__ void addValues(Accumulator<kHeadDim> (&sums)[kHeads], const float (&weights)[kHeads],
                                           const Shared<kHeadDim, kMaxGroup>& shared, int lane) {
-    constexpr int kPairs = Accumulator<kHeadDim>::kPairs;
-    struct alignas(4 * kPairs) Pairs {
-        uint32_t word[kPairs];
-    };
 #pragma unroll 8
     for (int token = 0; token < kTile; token++) {
-        const Pairs packed = reinterpret_cast<const Pairs*>(shared.v[token])[lane];
+        const auto packed = reinterpret_cast<const LanePairs<kHeadDim>*>(shared.v[token])[lane];
 #pragma unroll
-        for (int j = 0; j < kPairs; j++) {
+        for (int j = 0; j < packed.kPairs; j++) {
             const float2 v = Element<T>::unpack(packed.word[j]);
 #pragma unroll
             for (int i = 0; i < kHeads; i++) {
@@ -153,12 +156,12 @@ __device__ __forceinline__ void addValues(Accumulator<kHeadDim> (&sums)[kHeads],
 
 template <typename T, int kHeadDim>
 __device__ __forceinline__ void storeHead(T* out, const Accumulator<kHeadDim>& sum, float factor, int lane) {
-    constexpr int kPairs = Accumulator<kHeadDim>::kPairs;
+    LanePairs<kHeadDim> packed;
 #pragma unroll
-    for (int j = 0; j < kPairs; j++) {
-        reinterpret_cast<uint32_t*>(out)[lane * kPairs + j] =
-            Element<T>::pack(sum.pair[j].x * factor, sum.pair[j].y * factor);
+    for (int j = 0; j < packed.kPairs; j++) {
+        packed.word[j] = Element<T>::pack(sum.pair[j].x * factor, sum.pair[j].y * factor);
     }
+    reinterpret_cast<LanePairs<kHeadDim>*>(out)[lane] = packed;
 }
 
 template <typename T, int kHeadDim, int kMaxGroup>

@@ -13,21 +13,17 @@ struct SequenceStep {
 
 // Whatever the device-side numbers are, 0 <= cached <= cached + added <= max_seq_len.
 __device__ __forceinline__ SequenceStep sequenceStep(const KvStep& step, int sequence) {
-    SequenceStep s = {step.seq_lens[sequence], 0, step.new_tokens, 0};
+    const int cached = step.seq_lens[sequence];
+    int first = 0;
+    int64_t added = step.new_tokens;
     if (step.cu_seqlens != nullptr) {
-        s.first = step.cu_seqlens[sequence];
-        s.added = step.cu_seqlens[sequence + 1] - s.first;
+        first = step.cu_seqlens[sequence];
+        added = static_cast<int64_t>(step.cu_seqlens[sequence + 1]) - first;
     }
-    if (s.cached < 0 || s.cached > step.max_seq_len) {
-        return {0, s.first, 0, KV_STATUS_SEQ_LEN};
-    }
-    if (s.added < 0) {
-        return {s.cached, s.first, 0, KV_STATUS_TOKENS};
-    }
-    if (s.added > step.max_seq_len - s.cached) {
-        return {s.cached, s.first, 0, KV_STATUS_CAPACITY};
-    }
-    return s;
+    if (cached < 0 || cached > step.max_seq_len) return {0, first, 0, KV_STATUS_SEQ_LEN};
+    if (added < 0) return {cached, first, 0, KV_STATUS_TOKENS};
+    if (added > step.max_seq_len - cached) return {cached, first, 0, KV_STATUS_CAPACITY};
+    return {cached, first, static_cast<int>(added), 0};
 }
 
 // The sequence that the `token`-th of all new tokens belongs to; `batch` where it belongs to none.
@@ -48,7 +44,7 @@ __device__ __forceinline__ int sequenceOfToken(const KvStep& step, int token) {
     return low;
 }
 
-__device__ __forceinline__ void raise(const KvStep& step, int sequence, uint32_t status) {
+__device__ __forceinline__ void flag(const KvStep& step, int sequence, uint32_t status) {
     if (status != 0 && step.status != nullptr) {
         atomicOr(&step.status[sequence], status);
     }
