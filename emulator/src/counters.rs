@@ -27,3 +27,27 @@ pub struct InstructionCounts {
     /// Bytes asked for by active lanes.
     pub bytes: u64,
 }
+
+impl Counters {
+    /// Zeros for a program of `instructions`.
+    pub fn new(instructions: usize) -> Counters {
+        Counters { instructions: vec![InstructionCounts::default(); instructions], blocks: 0, warps: 0 }
+    }
+
+    /// Adds the instruction counts of another part of the same launch.
+    pub fn add(&mut self, other: &Counters) {
+        for (mine, theirs) in self.instructions.iter_mut().zip(&other.instructions) {
+            mine.issued += theirs.issued;
+            mine.lanes += theirs.lanes;
+            mine.requests += theirs.requests;
+            mine.sectors += theirs.sectors;
+            mine.ideal += theirs.ideal;
+            mine.bytes += theirs.bytes;
+        }
+    }
+
+    /// Warp instructions issued.
+    pub fn warp_instructions(&self) -> u64 {
+        self.instructions.iter().map(|c| c.issued).sum()
+    }
+}

@@ -1,10 +1,16 @@
-//! One launch of a kernel: blocks in seeded order over all cores.
+//! One launch of a kernel: blocks dispatched in order, run in turns that a seed draws, on all cores.
 
+use super::block::{Resident, Turn};
 use super::module::Kernel;
-use crate::check::{Checks, Fault};
-use crate::counters::Counters;
-use crate::memory::Snapshot;
+use super::warp::Trouble;
+use crate::check::{Check, Checks, Fault, FaultKind};
+use crate::counters::{Counters, InstructionCounts};
+use crate::memory::{AddressSpace, Snapshot};
 use crate::profile::Profile;
+use rand_core::{RngCore, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Grid, block and shared memory of a launch. The caller has checked it against the profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +33,7 @@ pub struct Environment {
     /// Allocations alive at the launch.
     pub memory: Snapshot,
     /// Freed ranges are named through this.
-    pub space: std::sync::Arc<crate::memory::AddressSpace>,
+    pub space: Arc<AddressSpace>,
     /// The device.
     pub profile: &'static Profile,
     /// Checks in force.
@@ -51,4 +57,191 @@ pub struct Outcome {
     pub fault: Option<Fault>,
     /// What device code printed.
     pub printed: String,
+}
+
+/// What all warps of a launch share.
+pub struct LaunchState {
+    /// Grid and block.
+    pub config: LaunchConfig,
+    /// The parameter block.
+    pub params: Vec<u8>,
+    /// Allocations alive at the launch.
+    pub memory: Snapshot,
+    /// Names freed ranges.
+    pub space: Arc<AddressSpace>,
+    /// The device.
+    pub profile: &'static Profile,
+    /// Checks in force.
+    pub checks: Checks,
+    /// Order seed.
+    pub seed: Option<u64>,
+    /// Whether memory counters are kept.
+    pub counters: bool,
+    /// Number of the launch in the process.
+    pub serial: u64,
+    /// Output of `vprintf`.
+    pub printed: Mutex<String>,
+    /// Warp instructions left; negative once spent.
+    budget: AtomicI64,
+}
+
+impl LaunchState {
+    /// Takes `instructions` off the budget. False when it is spent.
+    pub fn spend(&self, instructions: u64) -> bool {
+        let instructions = i64::try_from(instructions).unwrap_or(i64::MAX);
+        self.budget.fetch_sub(instructions, Ordering::Relaxed) >= instructions
+    }
+}
+
+/// Blocks that a worker keeps in turns under a seed, so that blocks interleave.
+const SEEDED_RESIDENTS: usize = 4;
+/// Turns after which a block that is still there may be waiting for one that has not begun.
+const LONG_STAY: u64 = 512;
+/// Most blocks a worker takes on for that reason.
+const MOST_RESIDENTS: usize = 1024;
+
+static LAUNCHES: AtomicU64 = AtomicU64::new(0);
+
+/// Runs a kernel to its end or its first fault.
+pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Environment) -> Outcome {
+    let state = LaunchState {
+        config: *config,
+        params: params.to_vec(),
+        memory: env.memory.clone(),
+        space: env.space.clone(),
+        profile: env.profile,
+        checks: env.checks,
+        seed: env.seed,
+        counters: env.counters,
+        serial: LAUNCHES.fetch_add(1, Ordering::Relaxed) + 1,
+        printed: Mutex::new(String::new()),
+        budget: AtomicI64::new(env.budget.and_then(|b| i64::try_from(b).ok()).unwrap_or(i64::MAX)),
+    };
+    let blocks: u64 = config.grid.iter().map(|&g| u64::from(g)).product();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if env.threads == 0 { cores } else { env.threads };
+    let workers = threads.min(usize::try_from(blocks).unwrap_or(usize::MAX)).max(1);
+    let job = Job {
+        kernel,
+        state: &state,
+        next: AtomicU64::new(0),
+        blocks,
+        workers: workers as u64,
+        abort: AtomicBool::new(false),
+        fault: Mutex::new(None),
+    };
+    let mut counters = Counters::new(kernel.program.insts.len());
+    if workers == 1 {
+        counters.add(&job.work(0));
+    } else {
+        let parts = std::thread::scope(|scope| {
+            let handles: Vec<_> = (0..workers as u64).map(|w| scope.spawn({
+                let job = &job;
+                move || job.work(w)
+            })).collect();
+            handles.into_iter().map(|h| h.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect::<Vec<_>>()
+        });
+        for part in &parts {
+            counters.add(part);
+        }
+    }
+    counters.blocks = blocks;
+    counters.warps = blocks * u64::from(config.block.iter().product::<u32>().div_ceil(32));
+    let fault = job.fault.into_inner().unwrap_or_else(|e| e.into_inner());
+    let printed = state.printed.into_inner().unwrap_or_else(|e| e.into_inner());
+    Outcome { counters, fault, printed }
+}
+
+struct Job<'a> {
+    kernel: &'a Kernel,
+    state: &'a LaunchState,
+    next: AtomicU64,
+    blocks: u64,
+    workers: u64,
+    abort: AtomicBool,
+    fault: Mutex<Option<Fault>>,
+}
+
+impl Job<'_> {
+    /// Runs blocks until none is left; the worker's counts.
+    fn work(&self, worker: u64) -> Counters {
+        let mut counters = Counters::new(self.kernel.program.insts.len());
+        let counts: *mut InstructionCounts = counters.instructions.as_mut_ptr();
+        let program = &*self.kernel.program;
+        let mut random = self.state.seed.map(|s| Xoshiro256PlusPlus::seed_from_u64(s.wrapping_add(worker)));
+        let mut resident: Vec<Resident> = Vec::new();
+        let mut idle: Vec<Resident> = Vec::new();
+        let wanted = if self.state.config.cooperative {
+            usize::MAX
+        } else if self.state.seed.is_some() {
+            SEEDED_RESIDENTS
+        } else {
+            1
+        };
+        let mut owned = worker;
+        loop {
+            let stuck = resident.len() < MOST_RESIDENTS && resident.iter().all(|r| r.turns > LONG_STAY);
+            while resident.len() < wanted || (stuck && resident.len() <= wanted.saturating_mul(2)) {
+                // All blocks of a cooperative launch are resident, dealt out evenly.
+                let linear = if self.state.config.cooperative {
+                    let linear = owned;
+                    owned += self.workers;
+                    linear
+                } else {
+                    self.next.fetch_add(1, Ordering::Relaxed)
+                };
+                if linear >= self.blocks {
+                    break;
+                }
+                let mut place = idle.pop().unwrap_or_else(|| Resident::new(program, self.state));
+                place.begin(linear, self.state, program);
+                resident.push(place);
+            }
+            if resident.is_empty() || self.abort.load(Ordering::Relaxed) {
+                return counters;
+            }
+            let first = random.as_mut().map_or(0, |r| r.next_u32() as usize % resident.len());
+            let mut done = Vec::new();
+            for k in 0..resident.len() {
+                let at = (first + k) % resident.len();
+                // SAFETY: counts are as long as the program, and the launch outlives the worker.
+                match unsafe { resident[at].turn(counts, self.state) } {
+                    Turn::Going => {}
+                    Turn::Done => done.push(at),
+                    Turn::Fault(trouble, warp) => {
+                        self.report(&resident[at], *trouble, warp);
+                        return counters;
+                    }
+                }
+            }
+            done.sort_unstable();
+            for at in done.into_iter().rev() {
+                idle.push(resident.swap_remove(at));
+            }
+        }
+    }
+
+    fn report(&self, place: &Resident, trouble: Trouble, warp: u32) {
+        self.abort.store(true, Ordering::Relaxed);
+        let program = &*self.kernel.program;
+        let info = &program.info[(trouble.pc as usize).min(program.info.len() - 1)];
+        let fault = Fault {
+            kind: trouble.kind,
+            message: trouble.message,
+            kernel: self.kernel.name.clone(),
+            block: place.index(),
+            thread: place.thread(warp, trouble.lanes, self.state),
+            lanes: trouble.lanes,
+            ptx_line: info.line,
+            instruction: info.text.clone(),
+            source: program.source(trouble.pc as usize),
+        };
+        let mut slot = self.fault.lock().unwrap_or_else(|e| e.into_inner());
+        slot.get_or_insert(fault);
+    }
+}
+
+/// Whether a fault of this kind is an access outside memory, for the driver's error codes.
+pub fn is_address_fault(kind: FaultKind) -> bool {
+    matches!(kind, FaultKind::Check(Check::Bounds | Check::UseAfterFree))
 }

@@ -1,7 +1,25 @@
 //! Execution: PTX modules made ready for a device, and launches of their kernels.
 
+pub mod access;
+pub mod async_copy;
+pub mod block;
+pub mod call;
+pub mod decode;
+pub mod lanes;
 pub mod launch;
+pub mod local;
 pub mod module;
+pub mod ops;
+pub mod printf;
+pub mod program;
+pub mod race;
+pub mod shared;
+pub mod special;
+pub mod symbols;
+pub mod system;
+pub mod text;
+pub mod traffic;
+pub mod warp;
 
 pub use launch::{Environment, LaunchConfig, Outcome, launch};
 pub use module::{GlobalVariable, Kernel, LoadError, Module, ParamLayout};

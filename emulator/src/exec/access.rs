@@ -1,0 +1,446 @@
+//! From the addresses of a warp's lanes to host pointers: bounds, alignment, initialisation, order and
+//! counters, for every instruction that touches memory.
+
+use super::program::Flow;
+use super::shared::byte_state;
+use super::warp::Warp;
+use crate::check::Check;
+use crate::memory::{Allocation, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
+use crate::ptx::ast::Space;
+use std::sync::Arc;
+
+/// The allocation that the warp's last global access went to.
+#[derive(Debug, Default)]
+pub struct CachedAllocation {
+    base: u64,
+    end: u64,
+    allocation: Option<Arc<Allocation>>,
+}
+
+/// What an access does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Reads.
+    Load,
+    /// Writes.
+    Store,
+    /// Reads, as one of several threads that agree to share the place (`ld.relaxed`, `.volatile`, …).
+    StrongLoad,
+    /// Writes, likewise.
+    StrongStore,
+    /// Reads and writes at once, ordered with other atomics.
+    Atomic,
+    /// Touches nothing now (the destination of an asynchronous copy, a prefetch).
+    Probe,
+}
+
+impl Kind {
+    /// Whether memory is read.
+    #[inline(always)]
+    pub fn reads(self) -> bool {
+        matches!(self, Kind::Load | Kind::StrongLoad | Kind::Atomic)
+    }
+    /// Whether memory is written without being read.
+    #[inline(always)]
+    pub fn only_writes(self) -> bool {
+        matches!(self, Kind::Store | Kind::StrongStore)
+    }
+}
+
+/// A warp's access: `size` bytes at each lane's address.
+#[derive(Debug, Clone, Copy)]
+pub struct Access {
+    /// State space of the instruction; `None` for generic addresses.
+    pub space: Option<Space>,
+    /// Bytes a lane touches.
+    pub size: u32,
+    /// Alignment the address must have; the size for most.
+    pub align: u32,
+    /// What it does.
+    pub kind: Kind,
+}
+
+/// Host pointers of the lanes of a mask; the others are null.
+pub type Pointers = [*mut u8; 32];
+
+/// Generic addresses of each window are told apart by their upper half.
+#[inline(always)]
+pub fn window(address: u64) -> Space {
+    match address >> 31 {
+        1 => Space::Param,
+        2 => Space::Shared,
+        3 => Space::Local,
+        _ => Space::Global,
+    }
+}
+
+const _: () = assert!(PARAM_WINDOW >> 31 == 1 && SHARED_WINDOW >> 31 == 2 && LOCAL_WINDOW >> 31 == 3);
+
+impl Warp {
+    /// Checks an access of the lanes of `mask` and gives their host pointers.
+    ///
+    /// # Errors
+    /// The flow to return where a check failed.
+    #[inline(always)]
+    pub fn pointers(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+        match access.space {
+            Some(Space::Global | Space::Const) => self.global(mask, addresses, access),
+            Some(Space::Shared) => self.shared(mask, addresses, access),
+            Some(Space::Local) => self.local_pointers(mask, addresses, access),
+            Some(Space::Param | Space::Reg) => self.params(mask, addresses, access),
+            None => self.generic(mask, addresses, access),
+        }
+    }
+
+    fn generic(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+        let mut out = [std::ptr::null_mut(); 32];
+        let mut left = mask;
+        while left != 0 {
+            let space = window(addresses[left.trailing_zeros() as usize]);
+            let mut lanes = 0;
+            for lane in bits(left) {
+                if window(addresses[lane]) == space {
+                    lanes |= 1 << lane;
+                }
+            }
+            left &= !lanes;
+            let base = match space {
+                Space::Shared => SHARED_WINDOW,
+                Space::Local => LOCAL_WINDOW,
+                Space::Param => PARAM_WINDOW,
+                _ => 0,
+            };
+            let inside: [u64; 32] = std::array::from_fn(|l| addresses[l].wrapping_sub(base));
+            let part = self.pointers(lanes, &inside, Access { space: Some(space), ..access })?;
+            if lanes == mask {
+                return Ok(part);
+            }
+            for lane in bits(lanes) {
+                out[lane] = part[lane];
+            }
+        }
+        Ok(out)
+    }
+
+    #[inline(always)]
+    fn misaligned(&mut self, mask: u32, addresses: &[u64; 32], align: u32) -> Result<(), Flow> {
+        let low = u64::from(align) - 1;
+        let mut any = 0;
+        for lane in 0..32 {
+            any |= if mask >> lane & 1 != 0 { addresses[lane] & low } else { 0 };
+        }
+        if any == 0 || !self.launch().checks.has(Check::Alignment) {
+            return Ok(());
+        }
+        Err(self.report_misaligned(mask, addresses, align))
+    }
+
+    #[cold]
+    fn report_misaligned(&mut self, mask: u32, addresses: &[u64; 32], align: u32) -> Flow {
+        let low = u64::from(align) - 1;
+        let lanes = bits(mask).filter(|&l| addresses[l] & low != 0).fold(0u32, |m, l| m | 1 << l);
+        let address = addresses[lanes.trailing_zeros() as usize];
+        self.violation(
+            Check::Alignment,
+            lanes,
+            format!("address {address:#x} is {} past a multiple of {align}, which the access needs", address & low),
+        )
+    }
+
+    #[inline(always)]
+    fn global(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+        self.misaligned(mask, addresses, access.align)?;
+        let size = u64::from(access.size);
+        let first = addresses[mask.trailing_zeros() as usize];
+        if first < self.cached.base || first >= self.cached.end {
+            self.find_allocation(first);
+        }
+        let (base, end) = (self.cached.base, self.cached.end);
+        let mut outside = 0u32;
+        for lane in 0..32 {
+            let a = addresses[lane];
+            let bad = a < base || a.wrapping_add(size) > end || a.wrapping_add(size) < a;
+            outside |= u32::from(bad) << lane;
+        }
+        if outside & mask != 0 {
+            return self.scattered(mask, addresses, access);
+        }
+        let Some(allocation) = self.cached.allocation.as_ref() else {
+            return self.scattered(mask, addresses, access);
+        };
+        let host = allocation.host_ptr();
+        let allocation: *const Allocation = &**allocation;
+        let out: Pointers = std::array::from_fn(|lane| {
+            if mask >> lane & 1 != 0 { host.wrapping_add(addresses[lane].wrapping_sub(base) as usize) } else { std::ptr::null_mut() }
+        });
+        // SAFETY: the cache holds the allocation alive, and is not touched before the reference ends.
+        let allocation = unsafe { &*allocation };
+        self.global_shadow(mask, addresses, access, allocation)?;
+        if self.launch().counters {
+            self.count_global(mask, addresses, access.size);
+        }
+        Ok(out)
+    }
+
+    fn find_allocation(&mut self, address: u64) {
+        let found = self.launch().memory.find(address).cloned();
+        if let Some(allocation) = found {
+            self.cached = CachedAllocation { base: allocation.address, end: allocation.end(), allocation: Some(allocation) };
+        }
+    }
+
+    /// Lanes in different allocations, or outside all of them.
+    #[cold]
+    fn scattered(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+        let mut out = [std::ptr::null_mut(); 32];
+        for lane in bits(mask) {
+            let address = addresses[lane];
+            let size = u64::from(access.size);
+            let found = self.launch().memory.find(address).cloned();
+            let inside = found.filter(|a| address.checked_add(size).is_some_and(|end| end <= a.end()));
+            let Some(allocation) = inside else {
+                return Err(self.report_outside(mask, addresses, access));
+            };
+            out[lane] = allocation.host_ptr().wrapping_add((address - allocation.address) as usize);
+            self.global_shadow(1 << lane, addresses, access, &allocation)?;
+        }
+        if self.launch().counters {
+            self.count_global(mask, addresses, access.size);
+        }
+        Ok(out)
+    }
+
+    #[cold]
+    fn report_outside(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Flow {
+        let size = u64::from(access.size);
+        let launch = self.launch();
+        let outside = |&lane: &usize| {
+            let a = addresses[lane];
+            !launch.memory.find(a).is_some_and(|al| a.checked_add(size).is_some_and(|end| end <= al.end()))
+        };
+        let lanes = bits(mask).filter(outside).fold(0u32, |m, l| m | 1 << l);
+        let address = addresses[lanes.trailing_zeros() as usize];
+        let verb = verb(access.kind);
+        if let Some((base, freed)) = launch.space.freed(address) {
+            let text = format!("{verb} of {size} bytes at {address:#x}, in the allocation of {freed} bytes at {base:#x} that was freed");
+            return self.violation(Check::UseAfterFree, lanes, text);
+        }
+        let near = match launch.memory.nearest(address) {
+            None => "nothing is allocated".to_string(),
+            Some(a) => {
+                let name = a.name.as_ref().map_or(String::new(), |n| format!(" (`{n}`)"));
+                let place = if address < a.address {
+                    format!("{} bytes before", a.address - address)
+                } else {
+                    format!("{} bytes past the end of", address + size - a.end())
+                };
+                format!("{place} the allocation of {} bytes at {:#x}{name}", a.size, a.address)
+            }
+        };
+        let text = format!("{verb} of {size} bytes at {address:#x}: {near}");
+        self.violation(Check::Bounds, lanes, text)
+    }
+
+    #[inline(always)]
+    fn global_shadow(&mut self, mask: u32, addresses: &[u64; 32], access: Access, allocation: &Allocation) -> Result<(), Flow> {
+        let checks = self.launch().checks;
+        if checks.has(Check::UninitMemory) && !allocation.init_bits().is_null() {
+            let size = u64::from(access.size);
+            for lane in bits(mask) {
+                let offset = addresses[lane] - allocation.address;
+                if access.kind.only_writes() {
+                    allocation.mark_init(offset, size);
+                } else if access.kind.reads()
+                    && let Some(at) = allocation.first_uninit(offset, size)
+                {
+                    return Err(self.report_uninit_global(mask, lane, at, access, allocation));
+                }
+            }
+        }
+        if checks.has(Check::GlobalRace) && access.kind != Kind::Probe {
+            self.global_race(mask, addresses, access, allocation)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn report_uninit_global(&mut self, mask: u32, lane: usize, at: u64, access: Access, allocation: &Allocation) -> Flow {
+        let name = allocation.name.as_ref().map_or(String::new(), |n| format!(" (`{n}`)"));
+        let text = format!(
+            "{} of {} bytes, of which byte {at} of the allocation of {} bytes at {:#x}{name} was never written",
+            verb(access.kind),
+            access.size,
+            allocation.size,
+            allocation.address
+        );
+        self.violation(Check::UninitMemory, mask & (1 << lane), text)
+    }
+
+    #[inline(always)]
+    fn shared(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+        self.misaligned(mask, addresses, access.align)?;
+        // SAFETY: no other reference to the block is alive while a handler runs.
+        let block = unsafe { self.block() };
+        let len = block.shared.len() as u64;
+        let size = u64::from(access.size);
+        let mut outside = 0u32;
+        for lane in 0..32 {
+            // A shared address has 32 bits, so the sum cannot wrap.
+            outside |= u32::from((addresses[lane] & 0xffff_ffff) + size > len) << lane;
+        }
+        if outside & mask != 0 {
+            let lanes = outside & mask;
+            let address = addresses[lanes.trailing_zeros() as usize];
+            let text = format!(
+                "{} of {size} bytes at shared address {address:#x}: {} bytes past the {len} bytes the block has",
+                verb(access.kind),
+                (address + size).saturating_sub(len)
+            );
+            return Err(self.violation(Check::Bounds, lanes, text));
+        }
+        let base = block.shared.as_ptr();
+        let out: Pointers = std::array::from_fn(|lane| {
+            if mask >> lane & 1 != 0 { base.wrapping_add(addresses[lane] as u32 as usize) } else { std::ptr::null_mut() }
+        });
+        self.shared_shadow(mask, addresses, access)?;
+        if self.launch().counters {
+            self.count_shared(mask, addresses, access.size);
+        }
+        Ok(out)
+    }
+
+    #[inline(always)]
+    fn shared_shadow(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<(), Flow> {
+        let checks = self.launch().checks;
+        // SAFETY: no other reference to the block is alive while a handler runs.
+        let block = unsafe { self.block() };
+        if checks.has(Check::UninitMemory) || checks.has(Check::AsyncCopy) {
+            let states = block.shared.states();
+            let size = access.size as usize;
+            for lane in bits(mask) {
+                let offset = addresses[lane] as u32 as usize;
+                // SAFETY: the range was found inside shared memory; there is a state for each of its bytes.
+                let range = unsafe { std::slice::from_raw_parts_mut(states.add(offset), size) };
+                if access.kind.only_writes() && range.iter().all(|&s| s != byte_state::PENDING) {
+                    range.fill(byte_state::INIT);
+                } else if access.kind != Kind::Probe && !range.iter().all(|&s| s == byte_state::INIT) {
+                    let pending = range.contains(&byte_state::PENDING);
+                    let check = if pending { Check::AsyncCopy } else { Check::UninitMemory };
+                    if checks.has(check) {
+                        return Err(self.report_shared_state(lane, offset, access, pending));
+                    }
+                }
+            }
+        }
+        if checks.has(Check::SharedRace) && access.kind != Kind::Probe {
+            self.shared_race(mask, addresses, access)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn report_shared_state(&mut self, lane: usize, offset: usize, access: Access, pending: bool) -> Flow {
+        let verb = verb(access.kind);
+        let size = access.size;
+        if pending {
+            let text = format!("{verb} of {size} bytes at shared address {offset:#x}, where an asynchronous copy has not landed: no wait has completed it");
+            self.violation(Check::AsyncCopy, 1 << lane, text)
+        } else {
+            let text = format!("{verb} of {size} bytes at shared address {offset:#x}, which was never written");
+            self.violation(Check::UninitMemory, 1 << lane, text)
+        }
+    }
+
+    fn local_pointers(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+        self.misaligned(mask, addresses, access.align)?;
+        let stride = self.local.stride();
+        let size = u64::from(access.size);
+        let checked = self.launch().checks.has(Check::UninitMemory);
+        let mut out = [std::ptr::null_mut(); 32];
+        for lane in bits(mask) {
+            let address = addresses[lane];
+            if address.checked_add(size).is_none_or(|end| end > stride) {
+                let text = format!("{} of {size} bytes at local address {address:#x}, past the {stride} bytes a thread has", verb(access.kind));
+                return Err(self.violation(Check::Bounds, 1 << lane, text));
+            }
+            let offset = address as usize;
+            if access.kind.only_writes() {
+                self.local.mark(lane, offset, size as usize, true);
+            } else if access.kind.reads() && checked && !self.local.is_written(lane, offset, size as usize) {
+                let text = format!("{} of {size} bytes at local address {address:#x}, which the thread never wrote", verb(access.kind));
+                return Err(self.violation(Check::UninitMemory, 1 << lane, text));
+            }
+            out[lane] = self.local.at(lane, offset);
+        }
+        if self.launch().counters {
+            self.count_local(mask, access.size);
+        }
+        Ok(out)
+    }
+
+    fn params(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+        self.misaligned(mask, addresses, access.align)?;
+        let len = self.launch().params.len() as u64;
+        let size = u64::from(access.size);
+        let mut out = [std::ptr::null_mut(); 32];
+        for lane in bits(mask) {
+            let address = addresses[lane];
+            if address.checked_add(size).is_none_or(|end| end > len) || !access.kind.reads() {
+                let text = format!("{} of {size} bytes at byte {address} of the kernel's {len} bytes of read-only parameters", verb(access.kind));
+                return Err(self.violation(Check::Bounds, 1 << lane, text));
+            }
+            out[lane] = self.launch().params.as_ptr().cast_mut().wrapping_add(address as usize);
+        }
+        Ok(out)
+    }
+
+    /// Adds to the counters of the current instruction.
+    #[inline(always)]
+    fn count(&mut self, sectors: u32, ideal: u32, bytes: u64) {
+        // SAFETY: counts are as long as the program.
+        let count = unsafe { &mut *self.counts.add(self.pc as usize) };
+        count.requests += 1;
+        count.sectors += u64::from(sectors);
+        count.ideal += u64::from(ideal);
+        count.bytes += bytes;
+    }
+
+    fn count_global(&mut self, mask: u32, addresses: &[u64; 32], size: u32) {
+        let (sectors, ideal) = super::traffic::global_sectors(mask, addresses, size);
+        self.count(sectors, ideal, u64::from(mask.count_ones() * size));
+    }
+
+    fn count_shared(&mut self, mask: u32, addresses: &[u64; 32], size: u32) {
+        let (wavefronts, ideal) = super::traffic::shared_wavefronts(mask, addresses, size);
+        self.count(wavefronts, ideal, u64::from(mask.count_ones() * size));
+    }
+
+    fn count_local(&mut self, mask: u32, size: u32) {
+        // Local memory is laid out so that the lanes' same word lies together: always as few as can be.
+        let bytes = mask.count_ones() * size;
+        let sectors = bytes.div_ceil(32);
+        self.count(sectors, sectors, u64::from(bytes));
+    }
+}
+
+/// The lanes of a mask.
+#[inline(always)]
+pub fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        if mask == 0 {
+            return None;
+        }
+        let lane = mask.trailing_zeros() as usize;
+        mask &= mask - 1;
+        Some(lane)
+    })
+}
+
+fn verb(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Load | Kind::StrongLoad => "read",
+        Kind::Store | Kind::StrongStore => "write",
+        Kind::Atomic => "atomic",
+        Kind::Probe => "copy",
+    }
+}

@@ -1,0 +1,333 @@
+//! A block in execution: shared memory, barriers, and the turns of its warps.
+
+use super::launch::LaunchState;
+use super::program::{Program, SLOT};
+use super::shared::{AlignedBytes, SharedMemory};
+use super::warp::{BarrierArrival, ReduceOp, State, Stop, Trouble, Warp};
+use crate::check::FaultKind;
+use crate::counters::InstructionCounts;
+use rand_core::{RngCore, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+/// What warps of a block share.
+#[derive(Debug)]
+pub struct Block {
+    /// Block index.
+    pub index: [u32; 3],
+    /// Block index, x fastest.
+    pub linear: u64,
+    /// Shared memory.
+    pub shared: SharedMemory,
+    /// What orders the block's accesses.
+    pub order: super::race::BlockOrder,
+}
+
+/// A barrier of a block.
+#[derive(Debug, Clone, Default)]
+struct Barrier {
+    /// Threads that have arrived.
+    arrived: u32,
+    /// Threads asked for; 0 for all.
+    threads: u32,
+    /// Warps that arrived, waiting or not.
+    warps: Vec<u32>,
+    /// Result so far and destinations, for reductions.
+    popc: u32,
+    voters: u32,
+    destinations: Vec<(u32, u32, u32, ReduceOp)>,
+}
+
+/// A block and its warps, resident on a worker.
+pub struct Resident {
+    /// Boxed: warps point at it.
+    block: Box<Block>,
+    warps: Vec<Warp>,
+    files: Vec<AlignedBytes>,
+    barriers: [Barrier; 16],
+    /// Warps that have exited.
+    finished: Vec<bool>,
+    /// Turns taken since the block began.
+    pub turns: u64,
+    random: Option<Xoshiro256PlusPlus>,
+}
+
+/// Where a turn left a block.
+#[derive(Debug)]
+pub enum Turn {
+    /// Warps are left to run.
+    Going,
+    /// All threads exited.
+    Done,
+    /// A fault, of the warp with that index.
+    Fault(Box<Trouble>, u32),
+}
+
+/// Warp instructions of a turn without a seed: long enough that switching costs nothing.
+const PLAIN_SLICE: u64 = 1 << 16;
+
+impl Resident {
+    /// Room for a block of the launch.
+    pub fn new(program: &Program, launch: &LaunchState) -> Resident {
+        let threads: u32 = launch.config.block.iter().product();
+        let warp_count = threads.div_ceil(32);
+        let shared = program.static_shared as usize + launch.config.dynamic_shared as usize;
+        let block = Box::new(Block {
+            index: [0; 3],
+            linear: 0,
+            shared: SharedMemory::new(shared),
+            order: super::race::BlockOrder::new(warp_count as usize),
+        });
+        let mut warps = Vec::new();
+        let mut files = Vec::new();
+        for index in 0..warp_count {
+            let file = AlignedBytes::new(program.file_bytes as usize);
+            let mut warp = Warp::new(program, launch, index, lanes_of(threads, index));
+            warp.regs = file.as_ptr();
+            super::special::fill_constants(program, &warp);
+            warps.push(warp);
+            files.push(file);
+        }
+        Resident {
+            block,
+            finished: vec![false; warps.len()],
+            warps,
+            files,
+            barriers: Default::default(),
+            turns: 0,
+            random: None,
+        }
+    }
+
+    /// Puts block `linear` of the grid here.
+    pub fn begin(&mut self, linear: u64, launch: &LaunchState, program: &Program) {
+        let [gx, gy, _] = launch.config.grid.map(u64::from);
+        self.block.index = [(linear % gx) as u32, (linear / gx % gy) as u32, (linear / gx / gy) as u32];
+        self.block.linear = linear;
+        self.block.shared.forget();
+        self.block.order.forget();
+        self.barriers = Default::default();
+        self.finished.fill(false);
+        self.turns = 0;
+        self.random = launch.seed.map(|seed| Xoshiro256PlusPlus::seed_from_u64(seed ^ linear.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let threads: u32 = launch.config.block.iter().product();
+        let block: *mut Block = &mut *self.block;
+        for warp in &mut self.warps {
+            warp.block = block;
+            warp.restart(lanes_of(threads, warp.index));
+            if !warp.local.reserve(u64::from(program.functions[0].frame_bytes)) {
+                // Load refuses kernels with frames past the limit.
+                unreachable!("a kernel's own frame fits local memory");
+            }
+            super::special::fill_specials(program, warp, launch, &self.block);
+        }
+        debug_assert!(self.files.iter().all(|f| f.len() as u32 >= SLOT));
+    }
+
+    /// Block index of the block that is here.
+    pub fn index(&self) -> [u32; 3] {
+        self.block.index
+    }
+
+    /// A turn for every warp that can run.
+    ///
+    /// # Safety
+    /// The launch and its counts are alive and `counts` is as long as the program.
+    pub unsafe fn turn(&mut self, counts: *mut InstructionCounts, launch: &LaunchState) -> Turn {
+        self.turns += 1;
+        let count = self.warps.len();
+        let first = self.random.as_mut().map_or(0, |r| r.next_u32() as usize % count);
+        let mut ran = false;
+        for k in 0..count {
+            let at = (first + k) % count;
+            if self.finished[at] || !self.warps[at].can_run() {
+                continue;
+            }
+            let slice = match &mut self.random {
+                Some(random) => {
+                    // Some warps fall far behind, some run ahead; often at the grain of a few instructions.
+                    let spread = random.next_u32() % 10;
+                    1 + u64::from(random.next_u32() % (2 << spread))
+                }
+                None => PLAIN_SLICE,
+            };
+            self.warps[at].counts = counts;
+            let before = self.warps[at].clock;
+            // SAFETY: the caller's promise; block and registers live in `self`.
+            let stop = unsafe { self.warps[at].run(slice) };
+            ran = true;
+            let spent = self.warps[at].clock - before;
+            if !launch.spend(spent) {
+                let pc = self.warps[at].pc;
+                let trouble = Trouble {
+                    kind: FaultKind::Budget,
+                    message: "the launch ran past its instruction budget".into(),
+                    lanes: self.warps[at].active,
+                    pc,
+                };
+                return Turn::Fault(Box::new(trouble), at as u32);
+            }
+            match stop {
+                Stop::Yield => {}
+                Stop::Blocked => {}
+                Stop::Exited => {
+                    self.finished[at] = true;
+                    self.block.order.exit(at);
+                }
+                Stop::Barrier(arrival) => {
+                    if let Err(trouble) = self.arrived(at, arrival) {
+                        return Turn::Fault(trouble, at as u32);
+                    }
+                }
+                Stop::Fault(trouble) => return Turn::Fault(trouble, at as u32),
+            }
+            self.complete_barriers();
+        }
+        if self.finished.iter().all(|&f| f) {
+            return Turn::Done;
+        }
+        if !ran {
+            return self.deadlock();
+        }
+        Turn::Going
+    }
+
+    fn arrived(&mut self, warp: usize, arrival: BarrierArrival) -> Result<(), Box<Trouble>> {
+        let barrier = &mut self.barriers[arrival.id as usize];
+        if barrier.arrived == 0 {
+            barrier.threads = arrival.threads;
+        } else if barrier.threads != arrival.threads {
+            return Err(Box::new(Trouble {
+                kind: FaultKind::Check(crate::check::Check::Barrier),
+                message: format!(
+                    "barrier {} is awaited by {} threads and by {} at once (0: all)",
+                    arrival.id, barrier.threads, arrival.threads
+                ),
+                lanes: arrival.lanes,
+                pc: arrival.pc,
+            }));
+        }
+        // A count is in whole warps: a partial last warp counts as full.
+        barrier.arrived += if arrival.threads == 0 { arrival.lanes.count_ones() } else { 32 };
+        barrier.warps.push(warp as u32);
+        self.block.order.arrive(arrival.id as usize, warp);
+        if let Some(reduction) = arrival.reduction {
+            barrier.popc += (reduction.bits & arrival.lanes).count_ones();
+            barrier.voters += arrival.lanes.count_ones();
+            barrier.destinations.push((warp as u32, reduction.slot, arrival.lanes, reduction.op));
+        }
+        Ok(())
+    }
+
+    fn complete_barriers(&mut self) {
+        for id in 0..16 {
+            if self.barriers[id].arrived == 0 {
+                continue;
+            }
+            let wanted = match self.barriers[id].threads {
+                0 => self.warps.iter().map(|w| (w.threads & !w.exited).count_ones()).sum(),
+                threads => threads,
+            };
+            if self.barriers[id].arrived < wanted {
+                continue;
+            }
+            let barrier = std::mem::take(&mut self.barriers[id]);
+            for &(warp, slot, lanes, op) in &barrier.destinations {
+                // SAFETY: the slot is the destination operand of an instruction of this program.
+                unsafe { write_reduction(&self.warps[warp as usize], slot, lanes, op, &barrier) };
+            }
+            for warp in &mut self.warps {
+                warp.release(id as u32);
+            }
+            self.block.order.complete(id, &barrier.warps);
+        }
+    }
+
+    #[cold]
+    fn deadlock(&self) -> Turn {
+        for (at, warp) in self.warps.iter().enumerate() {
+            for fragment in &warp.others {
+                let State::Lanes(members) = fragment.state else { continue };
+                let absent = members & !fragment.lanes;
+                let opcode = &warp.program().info[fragment.pc as usize].opcode;
+                let check =
+                    if opcode.starts_with("bar") && opcode != "bar.warp.sync" { crate::check::Check::Barrier } else { crate::check::Check::WarpSync };
+                let trouble = Trouble {
+                    kind: FaultKind::Check(check),
+                    message: format!(
+                        "`{opcode}` waits for lanes {absent:#010x} (of {members:#010x}), which never come: {}",
+                        self.whereabouts(at, absent)
+                    ),
+                    lanes: fragment.lanes,
+                    pc: fragment.pc,
+                };
+                return Turn::Fault(Box::new(trouble), at as u32);
+            }
+        }
+        for (at, warp) in self.warps.iter().enumerate() {
+            for fragment in &warp.others {
+                let State::Barrier(id) = fragment.state else { continue };
+                let barrier = &self.barriers[id as usize];
+                let missing: Vec<String> = (0..self.warps.len())
+                    .filter(|&w| !self.finished[w] && !barrier.warps.contains(&(w as u32)))
+                    .map(|w| format!("warp {w} ({})", self.whereabouts(w, u32::MAX)))
+                    .collect();
+                let trouble = Trouble {
+                    kind: FaultKind::Check(crate::check::Check::Barrier),
+                    message: format!(
+                        "barrier {id} has {} of {} threads and no warp can run; missing: {}",
+                        barrier.arrived,
+                        if barrier.threads == 0 { "all".to_string() } else { barrier.threads.to_string() },
+                        if missing.is_empty() { "threads that have exited".to_string() } else { missing.join(", ") }
+                    ),
+                    lanes: fragment.lanes,
+                    pc: fragment.pc - 1,
+                };
+                return Turn::Fault(Box::new(trouble), at as u32);
+            }
+        }
+        unreachable!("a warp that cannot run waits for lanes or at a barrier")
+    }
+
+    fn whereabouts(&self, warp: usize, lanes: u32) -> String {
+        let warp = &self.warps[warp];
+        let info = &warp.program().info;
+        let mut places = Vec::new();
+        if warp.exited & lanes != 0 {
+            places.push(format!("lanes {:#010x} have exited", warp.exited & lanes));
+        }
+        for f in warp.others.iter().filter(|f| f.lanes & lanes != 0) {
+            let pc = if matches!(f.state, State::Barrier(_)) { f.pc - 1 } else { f.pc };
+            places.push(format!("lanes {:#010x} wait at PTX line {}", f.lanes & lanes, info[pc as usize].line));
+        }
+        if places.is_empty() { "nowhere".into() } else { places.join("; ") }
+    }
+
+    /// Thread index of the first of `lanes` of a warp.
+    pub fn thread(&self, warp: u32, lanes: u32, launch: &LaunchState) -> [u32; 3] {
+        let lane = lanes.trailing_zeros().min(31);
+        let linear = warp * 32 + lane;
+        let [bx, by, _] = launch.config.block;
+        [linear % bx, linear / bx % by, linear / bx / by]
+    }
+}
+
+unsafe fn write_reduction(warp: &Warp, slot: u32, lanes: u32, op: ReduceOp, barrier: &Barrier) {
+    use super::lanes::Lane;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let slot = warp.slot(slot);
+        match op {
+            ReduceOp::Popc => u32::store(slot, [barrier.popc; 32], lanes),
+            ReduceOp::And => bool::store(slot, [barrier.popc == barrier.voters; 32], lanes),
+            ReduceOp::Or => bool::store(slot, [barrier.popc != 0; 32], lanes),
+        }
+    }
+}
+
+/// Lanes that warp `index` has in a block of `threads`.
+fn lanes_of(threads: u32, index: u32) -> u32 {
+    match threads - index * 32 {
+        32.. => u32::MAX,
+        n => (1 << n) - 1,
+    }
+}

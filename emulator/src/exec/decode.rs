@@ -1,0 +1,688 @@
+//! From syntax tree to flat program: registers to slots, symbols to addresses, each instruction to the
+//! handler that executes it.
+
+use super::module::{GlobalVariable, Kernel, LoadError, ParamLayout};
+use super::ops;
+use super::program::{FunctionInfo, Inst, InstInfo, Pipe, Program, SLOT, SpecialSlot};
+use super::special;
+use super::symbols::function_address;
+use crate::memory::{PARAM_WINDOW, SHARED_WINDOW};
+use crate::ptx::ast::{self, AddressBase, Body, Linkage, Operand, RegId, Space, Type};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// Slot that destinations thrown away are written to (two slots wide).
+const SINK: u32 = 0;
+/// Slot of a predicate that is true in every lane.
+const TRUE: u32 = 2 * SLOT;
+
+/// An address operand, taken apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Address {
+    /// Slot of the base register, or of a constant.
+    pub slot: u32,
+    /// Whether the base is 64 bits wide.
+    pub wide: bool,
+    /// Bytes added.
+    pub offset: i64,
+    /// The base is the frame in local memory.
+    pub in_frame: bool,
+    /// Space of the variable named, where one is.
+    pub space: Option<Space>,
+}
+
+/// What a symbol stands for inside the function being decoded.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// A constant address in its space.
+    Fixed(Space, u64),
+    /// Bytes from the frame in local memory.
+    Frame(u32),
+    /// Bytes from the start of the kernel's parameters.
+    Param(u32),
+}
+
+/// Decodes one kernel and what it calls.
+///
+/// # Errors
+/// The first instruction that cannot be executed faithfully, by name and line.
+pub fn kernel(
+    module: &ast::Module,
+    entry: &ast::Function,
+    globals: &BTreeMap<String, GlobalVariable>,
+) -> Result<Kernel, LoadError> {
+    let mut params = Vec::new();
+    let mut at = 0u32;
+    for p in &entry.params {
+        at = at.next_multiple_of(p.align.max(1));
+        params.push(ParamLayout { offset: at, size: p.size });
+        at += p.size;
+    }
+    let param_bytes = at;
+    let reached = reachable(module, entry);
+    let mut decoder = Decoder::new(module, globals);
+    decoder.place_shared(&reached)?;
+    decoder.link(entry, &reached, &params)?;
+    let directive = |name: &str| {
+        let (_, numbers) = entry.directives.iter().find(|(n, _)| n == name)?;
+        let axis = |k: usize| numbers.get(k).copied().unwrap_or(1);
+        Some([axis(0), axis(1), axis(2)])
+    };
+    let program = decoder.finish(module);
+    let local_bytes = program.functions[0].frame_bytes;
+    if u64::from(local_bytes) > super::local::LOCAL_LIMIT {
+        return Err(LoadError::Invalid {
+            line: entry.line,
+            message: format!("`{}` needs {local_bytes} bytes of local memory, past {}", entry.name, super::local::LOCAL_LIMIT),
+        });
+    }
+    Ok(Kernel {
+        name: entry.name.clone(),
+        params,
+        param_bytes,
+        static_shared: program.static_shared,
+        local_bytes,
+        max_threads: directive("maxntid").or_else(|| directive("reqntid")),
+        required_threads: directive("reqntid"),
+        cluster: directive("reqnctapercluster").unwrap_or([1, 1, 1]),
+        program: std::sync::Arc::new(program),
+    })
+}
+
+/// The functions with bodies that `entry` may reach, itself first. An indirect call may reach every one
+/// whose address is taken; a plain closure over all symbols named covers both.
+fn reachable<'m>(module: &'m ast::Module, entry: &'m ast::Function) -> Vec<&'m ast::Function> {
+    let mut list = vec![entry];
+    let mut seen: HashSet<&str> = HashSet::from([entry.name.as_str()]);
+    let mut names: Vec<&str> = Vec::new();
+    let from_tables = module.variables.iter().flat_map(|v| &v.init).filter_map(|i| match i {
+        ast::Init::Address { symbol, .. } => Some(symbol.as_str()),
+        ast::Init::Bits(_) => None,
+    });
+    let tabled: Vec<&str> = from_tables.collect();
+    let mut k = 0;
+    while k < list.len() {
+        names.clear();
+        let mut indirect = false;
+        if let Some(body) = &list[k].body {
+            for inst in &body.instructions {
+                for operand in &inst.operands {
+                    symbols_of(operand, &mut names);
+                }
+                indirect |= inst.opcode[0] == "call" && !body.call_prototypes.is_empty();
+            }
+            for targets in body.call_targets.values() {
+                names.extend(targets.iter().map(String::as_str));
+            }
+        }
+        if indirect {
+            names.extend(&tabled);
+        }
+        for name in &names {
+            let found = module.functions.iter().find(|f| f.name == *name && f.body.is_some() && !f.is_entry);
+            if let Some(function) = found
+                && seen.insert(&function.name)
+            {
+                list.push(function);
+            }
+        }
+        k += 1;
+    }
+    list
+}
+
+fn symbols_of<'o>(operand: &'o Operand, names: &mut Vec<&'o str>) {
+    match operand {
+        Operand::Symbol(name, _) | Operand::Address(AddressBase::Symbol(name), _) => names.push(name),
+        Operand::Vector(list) | Operand::List(list) | Operand::Composite(list) => {
+            list.iter().for_each(|o| symbols_of(o, names));
+        }
+        Operand::Pair(a, b) => {
+            symbols_of(a, names);
+            symbols_of(b, names);
+        }
+        _ => {}
+    }
+}
+
+/// State of decoding one kernel.
+pub struct Decoder<'m> {
+    /// The module.
+    pub module: &'m ast::Module,
+    globals: &'m BTreeMap<String, GlobalVariable>,
+    insts: Vec<Inst>,
+    info: Vec<InstInfo>,
+    extra: Vec<u32>,
+    functions: Vec<FunctionInfo>,
+    names: HashMap<&'m str, u32>,
+    next_slot: u32,
+    constants: HashMap<(u64, bool), u32>,
+    specials: Vec<SpecialSlot>,
+    shared: HashMap<String, u64>,
+    static_shared: u32,
+    widths: Vec<(u32, u32)>,
+    // Of the function being decoded:
+    body: &'m Body,
+    function: u32,
+    slots: Vec<u32>,
+    places: HashMap<&'m str, Place>,
+    base_pc: u32,
+    line: u32,
+    spelled: String,
+}
+
+const NO_BODY: &Body = &Body {
+    regs: Vec::new(),
+    variables: Vec::new(),
+    instructions: Vec::new(),
+    labels: BTreeMap::new(),
+    branch_targets: BTreeMap::new(),
+    call_targets: BTreeMap::new(),
+    call_prototypes: BTreeMap::new(),
+};
+
+impl<'m> Decoder<'m> {
+    fn new(module: &'m ast::Module, globals: &'m BTreeMap<String, GlobalVariable>) -> Decoder<'m> {
+        let mut decoder = Decoder {
+            module,
+            globals,
+            insts: Vec::new(),
+            info: Vec::new(),
+            extra: Vec::new(),
+            functions: Vec::new(),
+            names: HashMap::new(),
+            next_slot: TRUE + SLOT,
+            constants: HashMap::new(),
+            specials: Vec::new(),
+            shared: HashMap::new(),
+            static_shared: 0,
+            widths: Vec::new(),
+            body: NO_BODY,
+            function: 0,
+            slots: Vec::new(),
+            places: HashMap::new(),
+            base_pc: 0,
+            line: 0,
+            spelled: String::new(),
+        };
+        decoder.constants.insert((u64::from(u32::MAX), false), TRUE);
+        decoder
+    }
+
+    fn take_slots(&mut self, count: u32) -> u32 {
+        let slot = self.next_slot;
+        self.next_slot += count * SLOT;
+        slot
+    }
+
+    /// Lays out the `.shared` variables that the reached functions name.
+    fn place_shared(&mut self, reached: &[&'m ast::Function]) -> Result<(), LoadError> {
+        let mut named: Vec<&str> = Vec::new();
+        for function in reached {
+            for inst in function.body.iter().flat_map(|b| &b.instructions) {
+                inst.operands.iter().for_each(|o| symbols_of(o, &mut named));
+            }
+        }
+        let named: HashSet<&str> = named.into_iter().collect();
+        let module_scope = self.module.variables.iter().filter(|v| named.contains(v.name.as_str()));
+        let function_scope = reached.iter().filter_map(|f| f.body.as_ref()).flat_map(|b| &b.variables);
+        let mut at = 0u64;
+        let mut dynamic_align = 16u64;
+        let mut dynamic = Vec::new();
+        for v in module_scope.chain(function_scope).filter(|v| v.space == Space::Shared) {
+            let align = u64::from(v.align.max(1));
+            if v.unsized_array || v.linkage == Linkage::Extern {
+                dynamic_align = dynamic_align.max(align);
+                dynamic.push(v.name.clone());
+                continue;
+            }
+            at = at.next_multiple_of(align);
+            self.shared.insert(v.name.clone(), at);
+            at += v.size;
+        }
+        let end = if dynamic.is_empty() { at } else { at.next_multiple_of(dynamic_align) };
+        for name in dynamic {
+            self.shared.insert(name, end);
+        }
+        self.static_shared = u32::try_from(end).map_err(|_| LoadError::Invalid {
+            line: 0,
+            message: format!("{end} bytes of static shared memory"),
+        })?;
+        Ok(())
+    }
+
+    fn link(&mut self, entry: &'m ast::Function, reached: &[&'m ast::Function], params: &[ParamLayout]) -> Result<(), LoadError> {
+        let recursive = super::call::recursive(reached);
+        let mut pc = 0u32;
+        for (k, function) in reached.iter().enumerate() {
+            self.names.insert(&function.name, k as u32);
+            self.functions.push(FunctionInfo {
+                name: function.name.clone(),
+                entry: pc,
+                frame_bytes: 0,
+                params: Vec::new(),
+                returns: Vec::new(),
+                slots: (0, 0),
+                recursive: recursive[k],
+            });
+            // One more instruction ends every function: the way out where the text falls off its end.
+            pc += function.body.as_ref().map_or(0, |b| b.instructions.len()) as u32 + 1;
+        }
+        for (k, function) in reached.iter().enumerate() {
+            self.frame(k, function, if std::ptr::eq(*function, entry) { Some(params) } else { None });
+            self.functions[k].slots = self.assign_slots(function);
+            self.decode_body(k, function)?;
+        }
+        Ok(())
+    }
+
+    /// Lays out a function's frame: variables, call parameters, and its own formal parameters.
+    fn frame(&mut self, index: usize, function: &'m ast::Function, params: Option<&[ParamLayout]>) {
+        self.places.clear();
+        let mut at = 0u32;
+        let mut put = |size: u32, align: u32| {
+            at = at.next_multiple_of(align.max(1));
+            let here = at;
+            at += size;
+            here
+        };
+        let info = &mut self.functions[index];
+        match params {
+            Some(layout) => {
+                for (p, l) in function.params.iter().zip(layout) {
+                    self.places.insert(&p.name, Place::Param(l.offset));
+                }
+            }
+            None => {
+                for (list, out) in [(&function.returns, &mut info.returns), (&function.params, &mut info.params)] {
+                    for p in list {
+                        let here = put(p.size, p.align);
+                        out.push((here, p.size));
+                        self.places.insert(&p.name, Place::Frame(here));
+                    }
+                }
+            }
+        }
+        for v in function.body.iter().flat_map(|b| &b.variables) {
+            match v.space {
+                Space::Local | Space::Param => {
+                    let here = put(v.size as u32, v.align);
+                    self.places.insert(&v.name, Place::Frame(here));
+                }
+                _ => {}
+            }
+        }
+        info.frame_bytes = at.next_multiple_of(16);
+    }
+
+    fn assign_slots(&mut self, function: &'m ast::Function) -> (u32, u32) {
+        let first = self.next_slot;
+        self.slots.clear();
+        if let Some(body) = &function.body {
+            for reg in &body.regs {
+                let width = reg.ty.size().div_ceil(4).max(1);
+                let slot = self.take_slots(width);
+                self.slots.push(slot);
+                self.widths.push((slot, if reg.ty == Type::Pred { 0 } else { width * 4 }));
+            }
+        }
+        (first, self.next_slot)
+    }
+
+    fn decode_body(&mut self, index: usize, function: &'m ast::Function) -> Result<(), LoadError> {
+        self.function = index as u32;
+        self.body = function.body.as_ref().unwrap_or(NO_BODY);
+        self.base_pc = self.functions[index].entry;
+        for instruction in &self.body.instructions {
+            self.line = instruction.line;
+            self.spelled = instruction.opcode.join(".");
+            let mut inst = ops::decode(self, instruction)?;
+            if let Some(guard) = instruction.guard {
+                inst.guard = self.slots[guard.reg.0 as usize];
+                inst.guard_xor = if guard.negated { u32::MAX } else { 0 };
+            }
+            self.insts.push(inst);
+            self.info.push(InstInfo {
+                opcode: self.spelled.clone(),
+                text: super::text::instruction(instruction, self.body),
+                line: instruction.line,
+                loc: instruction.loc,
+                pipe: ops::pipe(instruction),
+                function: index as u32,
+            });
+        }
+        let end = if function.is_entry { ops::control::exit(self) } else { ops::control::ret(self) };
+        self.insts.push(end);
+        self.info.push(InstInfo {
+            opcode: "exit".into(),
+            text: "(end of the function)".into(),
+            line: self.line,
+            loc: None,
+            pipe: Pipe::Control,
+            function: index as u32,
+        });
+        Ok(())
+    }
+
+    fn finish(self, module: &ast::Module) -> Program {
+        let constants = self
+            .constants
+            .iter()
+            .map(|(&(bits, wide), &slot)| (slot, bits, wide))
+            .collect();
+        Program {
+            insts: self.insts,
+            info: self.info,
+            extra: self.extra,
+            functions: self.functions,
+            file_bytes: self.next_slot,
+            constants,
+            specials: self.specials,
+            files: module.files.clone(),
+            static_shared: self.static_shared,
+            by_module_index: self
+                .names
+                .iter()
+                .filter_map(|(name, &f)| Some((module.functions.iter().position(|m| m.name == *name)?, f)))
+                .collect(),
+            widths: self.widths,
+        }
+    }
+
+    // What the operation modules use.
+
+    /// An instruction that does `run` on nothing yet.
+    pub fn inst(&self, run: super::program::Handler) -> Inst {
+        Inst { run, guard: TRUE, guard_xor: 0, d: SINK, a: SINK, b: SINK, c: SINK, imm: 0, aux: 0, extra: 0 }
+    }
+
+    /// The error that this instruction, or `detail` about it, is not executed here.
+    pub fn unsupported<T>(&self, detail: impl Into<String>) -> Result<T, LoadError> {
+        let detail = detail.into();
+        let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
+        Err(LoadError::Unsupported { line: self.line, instruction: self.spelled.clone(), detail })
+    }
+
+    /// The error that the text means nothing.
+    pub fn invalid<T>(&self, message: impl Into<String>) -> Result<T, LoadError> {
+        Err(LoadError::Invalid { line: self.line, message: format!("`{}`: {}", self.spelled, message.into()) })
+    }
+
+    /// Appends further operands; the index of the first.
+    pub fn extras(&mut self, values: impl IntoIterator<Item = u32>) -> u32 {
+        let first = self.extra.len() as u32;
+        self.extra.extend(values);
+        first
+    }
+
+    /// Slot of a constant of the width (in bytes) of the lanes that will read it.
+    pub fn constant(&mut self, bits: u64, width: u32) -> u32 {
+        let wide = width > 4;
+        let bits = match width {
+            1 => bits & 0xff,
+            2 => bits & 0xffff,
+            3..=4 => bits & 0xffff_ffff,
+            _ => bits,
+        };
+        if let Some(&slot) = self.constants.get(&(bits, wide)) {
+            return slot;
+        }
+        let slot = self.take_slots(if wide { 2 } else { 1 });
+        self.constants.insert((bits, wide), slot);
+        slot
+    }
+
+    /// Slot of a register.
+    pub fn reg(&self, reg: RegId) -> u32 {
+        self.slots[reg.0 as usize]
+    }
+
+    /// Declared type of a register.
+    pub fn reg_type(&self, reg: RegId) -> Type {
+        self.body.regs[reg.0 as usize].ty
+    }
+
+    /// A destination of `ty`: a register of that size, or the sink.
+    ///
+    /// # Errors
+    /// Where the operand is neither, or the register's size differs.
+    pub fn dst(&mut self, operand: &Operand, ty: Type) -> Result<u32, LoadError> {
+        match operand {
+            Operand::Sink => Ok(SINK),
+            Operand::Reg(reg) => {
+                self.same_size(*reg, ty)?;
+                Ok(self.reg(*reg))
+            }
+            other => self.invalid(format!("destination is {other:?}, not a register")),
+        }
+    }
+
+    fn same_size(&self, reg: RegId, ty: Type) -> Result<(), LoadError> {
+        let have = self.reg_type(reg);
+        let predicate = (have == Type::Pred) != (ty == Type::Pred);
+        // Byte registers do not exist: 8-bit values live in 16-bit registers or wider.
+        if predicate || (have.size() != ty.size() && !(ty.size() == 1 && have.size() >= 1)) {
+            return self.invalid(format!(
+                "register {} is .{have:?}, the instruction wants .{ty:?}",
+                self.body.regs[reg.0 as usize].name
+            ));
+        }
+        Ok(())
+    }
+
+    /// A source of `ty`: register, immediate, special register or address of a symbol.
+    ///
+    /// # Errors
+    /// Where the operand cannot be of that type.
+    pub fn src(&mut self, operand: &Operand, ty: Type) -> Result<u32, LoadError> {
+        match operand {
+            Operand::Reg(reg) => {
+                self.same_size(*reg, ty)?;
+                Ok(self.reg(*reg))
+            }
+            _ => self.src_any(operand, ty),
+        }
+    }
+
+    /// As [`Decoder::src`], without asking that a register have the size of `ty` (`ld`, `st`, `cvt`).
+    ///
+    /// # Errors
+    /// Where the operand cannot be read at all.
+    pub fn src_any(&mut self, operand: &Operand, ty: Type) -> Result<u32, LoadError> {
+        match operand {
+            Operand::Reg(reg) => Ok(self.reg(*reg)),
+            Operand::Int(value) if ty == Type::Pred => Ok(self.constant(if *value != 0 { u64::from(u32::MAX) } else { 0 }, 4)),
+            Operand::Int(value) => {
+                let bits = match ty {
+                    // An integer literal where a float is wanted is its value only for 16-bit hex bit patterns.
+                    Type::F64 => (*value as f64).to_bits(),
+                    Type::F32 => u64::from((*value as f32).to_bits()),
+                    _ => *value as u64,
+                };
+                Ok(self.constant(bits, ty.size()))
+            }
+            Operand::F32(bits) => {
+                let value = f32::from_bits(*bits);
+                let bits = match ty {
+                    Type::F64 => f64::from(value).to_bits(),
+                    _ => u64::from(*bits),
+                };
+                Ok(self.constant(bits, ty.size()))
+            }
+            Operand::F64(bits) => {
+                let value = f64::from_bits(*bits);
+                let bits = match ty {
+                    Type::F32 => u64::from((value as f32).to_bits()),
+                    Type::F16 => u64::from(half::f16::from_f64(value).to_bits()),
+                    Type::BF16 => u64::from(half::bf16::from_f64(value).to_bits()),
+                    _ => *bits,
+                };
+                Ok(self.constant(bits, ty.size()))
+            }
+            Operand::Special(name) => self.special(name, ty),
+            Operand::Symbol(name, offset) => self.symbol_constant(name, *offset, ty),
+            Operand::NotReg(_) => self.invalid("a negated predicate where none may stand"),
+            other => self.invalid(format!("operand {other:?} is no value")),
+        }
+    }
+
+    fn special(&mut self, name: &str, ty: Type) -> Result<u32, LoadError> {
+        let Some(width) = special::width(name) else {
+            return self.unsupported(format!("special register {name}"));
+        };
+        // A 32-bit special register read as 64 bits, or as 16, is converted by value.
+        if width == 32 && ty.size() > 4 || width == 64 && ty.size() < 8 {
+            return self.unsupported(format!("{name} read as .{ty:?}"));
+        }
+        if let Some(known) = self.specials.iter().find(|s| s.name == name) {
+            return Ok(known.slot);
+        }
+        let slot = self.take_slots(if width == 64 { 2 } else { 1 });
+        self.specials.push(SpecialSlot { name: name.into(), slot });
+        Ok(slot)
+    }
+
+    fn place(&self, name: &str) -> Option<Place> {
+        if let Some(place) = self.places.get(name) {
+            return Some(*place);
+        }
+        if let Some(&offset) = self.shared.get(name) {
+            return Some(Place::Fixed(Space::Shared, offset));
+        }
+        if let Some(global) = self.globals.get(name) {
+            return Some(Place::Fixed(Space::Global, global.allocation.address));
+        }
+        function_address(self.module, name).map(|a| Place::Fixed(Space::Global, a))
+    }
+
+    fn symbol_constant(&mut self, name: &str, offset: i64, ty: Type) -> Result<u32, LoadError> {
+        let bits = match self.place(name) {
+            Some(Place::Fixed(_, address)) => address.wrapping_add_signed(offset),
+            // The address of a kernel parameter: its offset, which `cvta.param` makes generic.
+            Some(Place::Param(at)) => u64::from(at).wrapping_add_signed(offset),
+            Some(Place::Frame(_)) => return self.unsupported(format!("address of `{name}` outside mov")),
+            None => return Err(LoadError::Unresolved(name.into())),
+        };
+        Ok(self.constant(bits, ty.size()))
+    }
+
+    /// Offset in the frame of a local variable or call parameter, if `name` is one.
+    pub fn frame_offset(&self, name: &str) -> Option<u32> {
+        match self.place(name) {
+            Some(Place::Frame(at)) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Offset of a kernel parameter, if `name` is one.
+    pub fn param_offset(&self, name: &str) -> Option<u32> {
+        match self.place(name) {
+            Some(Place::Param(at)) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// A predicate source and whether it is negated.
+    ///
+    /// # Errors
+    /// Where the operand is no predicate.
+    pub fn predicate(&mut self, operand: &Operand) -> Result<(u32, bool), LoadError> {
+        match operand {
+            Operand::NotReg(reg) => {
+                self.same_size(*reg, Type::Pred)?;
+                Ok((self.reg(*reg), true))
+            }
+            other => Ok((self.src(other, Type::Pred)?, false)),
+        }
+    }
+
+    /// The address operand of an access.
+    ///
+    /// # Errors
+    /// Where it is none, or names an unknown symbol.
+    pub fn address(&mut self, operand: &Operand) -> Result<Address, LoadError> {
+        let Operand::Address(base, offset) = operand else {
+            return self.invalid(format!("operand {operand:?} is no address"));
+        };
+        match base {
+            AddressBase::Reg(reg) => {
+                let wide = match self.reg_type(*reg).size() {
+                    8 => true,
+                    4 => false,
+                    n => return self.invalid(format!("address register of {n} bytes")),
+                };
+                Ok(Address { slot: self.reg(*reg), wide, offset: *offset, in_frame: false, space: None })
+            }
+            AddressBase::Absolute => {
+                let slot = self.constant(*offset as u64, 8);
+                Ok(Address { slot, wide: true, offset: 0, in_frame: false, space: None })
+            }
+            AddressBase::Symbol(name) => {
+                let (bits, in_frame, space) = match self.place(name) {
+                    Some(Place::Fixed(space, address)) => (address, false, space),
+                    Some(Place::Param(at)) => (u64::from(at), false, Space::Param),
+                    Some(Place::Frame(at)) => (u64::from(at), true, Space::Local),
+                    None => return Err(LoadError::Unresolved(name.clone())),
+                };
+                let slot = self.constant(bits.wrapping_add_signed(*offset), 8);
+                Ok(Address { slot, wide: true, offset: 0, in_frame, space: Some(space) })
+            }
+        }
+    }
+
+    /// Program counter of a label.
+    ///
+    /// # Errors
+    /// Where the function has no such label.
+    pub fn label(&self, operand: &Operand) -> Result<u32, LoadError> {
+        match operand {
+            Operand::Symbol(name, 0) => self.label_named(name),
+            other => self.invalid(format!("operand {other:?} is no label")),
+        }
+    }
+
+    /// Program counter of a label by name.
+    ///
+    /// # Errors
+    /// Where the function has no such label.
+    pub fn label_named(&self, name: &str) -> Result<u32, LoadError> {
+        match self.body.labels.get(name) {
+            Some(&at) => Ok(self.base_pc + at as u32),
+            None => self.invalid(format!("unknown label {name}")),
+        }
+    }
+
+    /// The function being decoded.
+    pub fn body(&self) -> &'m Body {
+        self.body
+    }
+
+    /// Index of a function linked into the program.
+    pub fn function_named(&self, name: &str) -> Option<u32> {
+        self.names.get(name).copied()
+    }
+
+    /// Whether the code decoded now is the kernel itself.
+    pub fn in_entry(&self) -> bool {
+        self.function == 0
+    }
+
+    /// Index of the function decoded now.
+    pub fn current_function(&self) -> u32 {
+        self.function
+    }
+
+    /// What is known of a linked function.
+    pub fn function_info(&self, index: u32) -> &FunctionInfo {
+        &self.functions[index as usize]
+    }
+
+    /// Generic address of a window's first byte, for `cvta`.
+    pub fn window_base(space: Space) -> u64 {
+        match space {
+            Space::Shared => SHARED_WINDOW,
+            Space::Local => crate::memory::LOCAL_WINDOW,
+            Space::Param => PARAM_WINDOW,
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Warp-wide arithmetic: a scalar function of one lane becomes a handler that
+//! the compiler turns into vector instructions, in two builds, one of them for
+//! processors with AVX2 and FMA.
+
+use super::program::{Flow, Handler, Inst};
+use super::warp::Warp;
+
+/// A value that a lane of a register slot holds.
+///
+/// # Safety
+/// `load` and `store` touch only the slot (or the two slots, for 64 bits) at the pointer.
+pub unsafe trait Lane: Copy {
+    /// Reads all 32 lanes.
+    ///
+    /// # Safety
+    /// `slot` points to a slot of this width.
+    unsafe fn load(slot: *const u8) -> [Self; 32];
+    /// Writes the lanes of `mask`.
+    ///
+    /// # Safety
+    /// `slot` points to a slot of this width.
+    unsafe fn store(slot: *mut u8, values: [Self; 32], mask: u32);
+}
+
+macro_rules! plain_lane {
+    ($($t:ty),*) => {$(
+        // SAFETY: a slot (or two) is exactly `[Self; 32]`.
+        unsafe impl Lane for $t {
+            #[inline(always)]
+            unsafe fn load(slot: *const u8) -> [$t; 32] {
+                // SAFETY: the caller's promise; slots are 128-byte aligned.
+                unsafe { *slot.cast::<[$t; 32]>() }
+            }
+            #[inline(always)]
+            unsafe fn store(slot: *mut u8, values: [$t; 32], mask: u32) {
+                let slot = slot.cast::<[$t; 32]>();
+                if mask == u32::MAX {
+                    // SAFETY: the caller's promise.
+                    unsafe { *slot = values };
+                } else {
+                    // SAFETY: the caller's promise.
+                    let old = unsafe { *slot };
+                    let mut new = old;
+                    for l in 0..32 {
+                        new[l] = if mask >> l & 1 != 0 { values[l] } else { old[l] };
+                    }
+                    // SAFETY: the caller's promise.
+                    unsafe { *slot = new };
+                }
+            }
+        }
+    )*};
+}
+plain_lane!(u32, i32, f32, u64, i64, f64);
+
+macro_rules! narrow_lane {
+    ($($t:ty),*) => {$(
+        // SAFETY: narrow values live zero-extended in 32-bit lanes.
+        unsafe impl Lane for $t {
+            #[inline(always)]
+            unsafe fn load(slot: *const u8) -> [$t; 32] {
+                // SAFETY: the caller's promise.
+                let wide = unsafe { u32::load(slot) };
+                let mut out = [0 as $t; 32];
+                for l in 0..32 {
+                    out[l] = wide[l] as $t;
+                }
+                out
+            }
+            #[inline(always)]
+            unsafe fn store(slot: *mut u8, values: [$t; 32], mask: u32) {
+                let mut wide = [0u32; 32];
+                for l in 0..32 {
+                    // Through the unsigned type of the same width: zero extension.
+                    wide[l] = (values[l] as u32) & (u32::MAX >> (32 - 8 * size_of::<$t>()));
+                }
+                // SAFETY: the caller's promise.
+                unsafe { u32::store(slot, wide, mask) };
+            }
+        }
+    )*};
+}
+narrow_lane!(u8, i8, u16, i16);
+
+// SAFETY: a predicate is a lane mask in the first word of its slot.
+unsafe impl Lane for bool {
+    #[inline(always)]
+    unsafe fn load(slot: *const u8) -> [bool; 32] {
+        // SAFETY: the caller's promise.
+        let mask = unsafe { *slot.cast::<u32>() };
+        let mut out = [false; 32];
+        for l in 0..32 {
+            out[l] = mask >> l & 1 != 0;
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn store(slot: *mut u8, values: [bool; 32], mask: u32) {
+        let mut bits = 0u32;
+        for l in 0..32 {
+            bits |= u32::from(values[l]) << l;
+        }
+        let slot = slot.cast::<u32>();
+        // SAFETY: the caller's promise.
+        unsafe { *slot = (*slot & !mask) | (bits & mask) };
+    }
+}
+
+/// Whether the wide build of handlers may run here.
+pub fn wide() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static WIDE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *WIDE.get_or_init(|| {
+            is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("lzcnt")
+                && is_x86_feature_detected!("popcnt")
+        })
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// The [`Handler`] of an `#[inline(always)] unsafe fn` with a handler's signature, in the build that suits
+/// the processor. Generic arguments must be concrete: `pick_handler!(body::<4>)`.
+macro_rules! pick_handler {
+    ($body:expr) => {{
+        unsafe fn base(
+            w: &mut $crate::exec::warp::Warp,
+            i: &$crate::exec::program::Inst,
+            m: u32,
+        ) -> $crate::exec::program::Flow {
+            // SAFETY: the handler's own contract.
+            unsafe { ($body)(w, i, m) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+        unsafe fn fast(
+            w: &mut $crate::exec::warp::Warp,
+            i: &$crate::exec::program::Inst,
+            m: u32,
+        ) -> $crate::exec::program::Flow {
+            // SAFETY: the handler's own contract; picked only where the features exist.
+            unsafe { ($body)(w, i, m) }
+        }
+        let mut handler: $crate::exec::program::Handler = base;
+        #[cfg(target_arch = "x86_64")]
+        if $crate::exec::lanes::wide() {
+            handler = fast;
+        }
+        handler
+    }};
+}
+pub(super) use pick_handler;
+
+/// A function value of a type without size, made anew from the type alone.
+#[inline(always)]
+unsafe fn conjure<F: Copy>() -> F {
+    const { assert!(size_of::<F>() == 0, "lane functions must capture nothing") };
+    // SAFETY: a value of this type exists (the constructor was given one), it is Copy and has no bytes.
+    unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() }
+}
+
+macro_rules! alu {
+    ($(#[doc = $doc:literal])* $name:ident $body:ident ($($arg:ident : $T:ident @ $field:ident),*)) => {
+        $(#[doc = $doc])*
+        pub fn $name<D: Lane, $($T: Lane,)* F: Fn($($T),*) -> D + Copy>(_f: F) -> Handler {
+            #[inline(always)]
+            unsafe fn $body<D: Lane, $($T: Lane,)* F: Fn($($T),*) -> D + Copy>(
+                w: &mut Warp, i: &Inst, mask: u32,
+            ) -> Flow {
+                // SAFETY: the handler's contract: operands are slots of the warp's file.
+                unsafe {
+                    let f = conjure::<F>();
+                    $(let $arg = $T::load(w.regs.add(i.$field as usize));)*
+                    let out: [D; 32] = std::array::from_fn(|l| f($($arg[l]),*));
+                    D::store(w.regs.add(i.d as usize), out, mask);
+                }
+                Flow::Next
+            }
+            unsafe fn base<D: Lane, $($T: Lane,)* F: Fn($($T),*) -> D + Copy>(w: &mut Warp, i: &Inst, m: u32) -> Flow {
+                // SAFETY: the handler's own contract.
+                unsafe { $body::<D, $($T,)* F>(w, i, m) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+            unsafe fn fast<D: Lane, $($T: Lane,)* F: Fn($($T),*) -> D + Copy>(w: &mut Warp, i: &Inst, m: u32) -> Flow {
+                // SAFETY: the handler's own contract; picked only where the features exist.
+                unsafe { $body::<D, $($T,)* F>(w, i, m) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            if wide() {
+                return fast::<D, $($T,)* F> as Handler;
+            }
+            base::<D, $($T,)* F> as Handler
+        }
+    };
+}
+
+alu!(
+    /// `d = f(a)`, lane by lane.
+    alu1 body1 (a: A @ a));
+alu!(
+    /// `d = f(a, b)`, lane by lane.
+    alu2 body2 (a: A @ a, b: B @ b));
+alu!(
+    /// `d = f(a, b, c)`, lane by lane.
+    alu3 body3 (a: A @ a, b: B @ b, c: C @ c));

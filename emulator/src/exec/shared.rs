@@ -1,0 +1,117 @@
+//! Shared memory of a block, with its shadow.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+
+/// Bytes aligned to a 128-byte line, zeroed.
+#[derive(Debug)]
+pub struct AlignedBytes {
+    ptr: *mut u8,
+    len: usize,
+}
+
+impl AlignedBytes {
+    /// `len` zero bytes.
+    pub fn new(len: usize) -> AlignedBytes {
+        let layout = Self::layout(len);
+        // SAFETY: the layout has a size of at least one line.
+        let ptr = unsafe { alloc_zeroed(layout) };
+        if ptr.is_null() {
+            handle_alloc_error(layout);
+        }
+        AlignedBytes { ptr, len }
+    }
+
+    fn layout(len: usize) -> Layout {
+        let size = len.max(1).next_multiple_of(128);
+        Layout::from_size_align(size, 128).unwrap_or_else(|_| panic!("{len} bytes do not fit the address space"))
+    }
+
+    /// First byte.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.ptr
+    }
+
+    /// Length in bytes.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for AlignedBytes {
+    fn drop(&mut self) {
+        // SAFETY: made with this layout in `new`.
+        unsafe { dealloc(self.ptr, Self::layout(self.len)) };
+    }
+}
+
+/// What a byte of shared memory is.
+pub mod byte_state {
+    /// Never written.
+    pub const UNINIT: u8 = 0;
+    /// Written.
+    pub const INIT: u8 = 1;
+    /// Destination of an asynchronous copy that has not landed.
+    pub const PENDING: u8 = 2;
+}
+
+/// A block's shared memory.
+#[derive(Debug)]
+pub struct SharedMemory {
+    bytes: AlignedBytes,
+    /// A state for each byte: see [`byte_state`].
+    states: AlignedBytes,
+    /// Race shadow.
+    pub race: super::race::SharedRaces,
+}
+
+impl SharedMemory {
+    /// `len` bytes, uninitialised.
+    pub fn new(len: usize) -> SharedMemory {
+        SharedMemory {
+            bytes: AlignedBytes::new(len),
+            states: AlignedBytes::new(len),
+            race: super::race::SharedRaces::new(len),
+        }
+    }
+
+    /// Size in bytes.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether the block has none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// First byte.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.bytes.as_ptr()
+    }
+
+    /// States of the bytes.
+    #[inline(always)]
+    pub fn states(&self) -> *mut u8 {
+        self.states.as_ptr()
+    }
+
+    /// Uninitialised again, for the next block. The bytes are filled with a pattern that is no zero, so that
+    /// with checks off too nothing depends on what a block finds.
+    pub fn forget(&mut self) {
+        // SAFETY: both buffers have this length.
+        unsafe {
+            std::ptr::write_bytes(self.bytes.as_ptr(), 0xa5, self.bytes.len());
+            std::ptr::write_bytes(self.states.as_ptr(), byte_state::UNINIT, self.states.len());
+        }
+        self.race.forget();
+    }
+}

@@ -1,0 +1,146 @@
+//! What the memory system would do with a warp's addresses: sectors of global memory, wavefronts of
+//! shared memory.
+
+/// 32-byte sectors that the lanes of `mask` touch with `size` bytes each, and the fewest that would hold
+/// as many distinct bytes.
+pub fn global_sectors(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u32) {
+    // Sectors in ascending order come out of ascending addresses, the common case; others are sorted.
+    let mut list = [0u64; 64 + 32];
+    let mut n = 0;
+    let mut sorted = true;
+    for lane in 0..32 {
+        if mask >> lane & 1 == 0 {
+            continue;
+        }
+        let (first, last) = (addresses[lane] >> 5, (addresses[lane] + u64::from(size) - 1) >> 5);
+        for sector in first..=last {
+            if n > 0 && list[n - 1] == sector {
+                continue;
+            }
+            sorted &= n == 0 || list[n - 1] < sector;
+            list[n] = sector;
+            n += 1;
+        }
+    }
+    if !sorted {
+        list[..n].sort_unstable();
+        let mut kept = 0;
+        for k in 0..n {
+            if kept == 0 || list[kept - 1] != list[k] {
+                list[kept] = list[k];
+                kept += 1;
+            }
+        }
+        n = kept;
+    }
+    (n as u32, distinct_bytes(mask, addresses, size).div_ceil(32))
+}
+
+/// Distinct bytes that the lanes touch. Lanes overlap wholly or not at all for natural alignment.
+fn distinct_bytes(mask: u32, addresses: &[u64; 32], size: u32) -> u32 {
+    let mut list = [0u64; 32];
+    let mut n = 0;
+    let mut sorted = true;
+    for lane in 0..32 {
+        if mask >> lane & 1 != 0 {
+            sorted &= n == 0 || list[n - 1] < addresses[lane];
+            list[n] = addresses[lane];
+            n += 1;
+        }
+    }
+    if sorted {
+        return n as u32 * size;
+    }
+    list[..n].sort_unstable();
+    let mut distinct = 1;
+    for k in 1..n {
+        distinct += u32::from(list[k] != list[k - 1]);
+    }
+    distinct * size
+}
+
+/// Wavefronts of a shared-memory access, and the fewest that its width needs.
+///
+/// 32 banks of four bytes. Accesses of up to 4 bytes a lane go in one pass, of 8 bytes in two half-warps,
+/// of 16 bytes in four quarter-warps; in a pass, each bank delivers one word a wavefront, and lanes that
+/// want the same word share it. Two half-warp passes of which neither needs a bank twice, taken
+/// together, are merged (as hardware does where lanes share words).
+pub fn shared_wavefronts(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u32) {
+    let lanes_a_pass = match size {
+        0..=4 => 32,
+        8 => 16,
+        _ => 8,
+    };
+    let mut wavefronts = 0;
+    let mut ideal = 0;
+    for start in (0..32).step_by(lanes_a_pass) {
+        let part = mask & (((1u64 << lanes_a_pass) - 1) << start) as u32;
+        if part == 0 {
+            continue;
+        }
+        ideal += 1;
+        wavefronts += pass_wavefronts(part, addresses, size);
+    }
+    (wavefronts, ideal)
+}
+
+/// Wavefronts of the lanes of one pass.
+pub fn pass_wavefronts(mask: u32, addresses: &[u64; 32], size: u32) -> u32 {
+    // Up to 32 lanes of one word, or 8 lanes of four: 32 words.
+    let mut words = [[0u32; 32]; 32];
+    let mut depth = [0u8; 32];
+    let mut deepest = 0;
+    for lane in 0..32 {
+        if mask >> lane & 1 == 0 {
+            continue;
+        }
+        let first = addresses[lane] as u32 >> 2;
+        let last = (addresses[lane] as u32 + size - 1) >> 2;
+        for word in first..=last {
+            let bank = (word & 31) as usize;
+            let have = depth[bank] as usize;
+            if words[bank][..have].contains(&word) {
+                continue;
+            }
+            words[bank][have] = word;
+            depth[bank] += 1;
+            deepest = deepest.max(depth[bank]);
+        }
+    }
+    u32::from(deepest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strided(stride: u64) -> [u64; 32] {
+        std::array::from_fn(|l| l as u64 * stride)
+    }
+
+    #[test]
+    fn global_sectors_of_strides() {
+        assert_eq!(global_sectors(u32::MAX, &strided(4), 4), (4, 4));
+        assert_eq!(global_sectors(u32::MAX, &strided(16), 16), (16, 16));
+        assert_eq!(global_sectors(u32::MAX, &strided(32), 4), (32, 4));
+        assert_eq!(global_sectors(u32::MAX, &strided(0), 4), (1, 1));
+        // One word off the line: five sectors for four sectors' worth.
+        assert_eq!(global_sectors(u32::MAX, &strided(4).map(|a| a + 4), 4), (5, 4));
+        assert_eq!(global_sectors(u32::MAX, &strided(4).map(|a| 124 - a), 4), (4, 4));
+        assert_eq!(global_sectors(1, &strided(4), 2), (1, 1));
+    }
+
+    #[test]
+    fn shared_wavefronts_of_strides() {
+        assert_eq!(shared_wavefronts(u32::MAX, &strided(4), 4), (1, 1));
+        assert_eq!(shared_wavefronts(u32::MAX, &strided(8), 4), (2, 1));
+        assert_eq!(shared_wavefronts(u32::MAX, &strided(128), 4), (32, 1));
+        assert_eq!(shared_wavefronts(u32::MAX, &strided(132), 4), (1, 1));
+        assert_eq!(shared_wavefronts(u32::MAX, &strided(0), 4), (1, 1));
+        assert_eq!(shared_wavefronts(u32::MAX, &strided(2), 2), (1, 1));
+        assert_eq!(shared_wavefronts(u32::MAX, &strided(8), 8), (2, 2));
+        assert_eq!(shared_wavefronts(u32::MAX, &strided(16), 16), (4, 4));
+        assert_eq!(shared_wavefronts(u32::MAX, &strided(32), 16), (8, 4));
+        assert_eq!(shared_wavefronts(0xff, &strided(128), 16), (8, 1));
+    }
+}
