@@ -108,7 +108,7 @@ pub struct Finished {
 pub enum RunError {
     /// The text is no PTX.
     #[error(transparent)]
-    Parse(#[from] ptx::parser::ParseError),
+    Parse(#[from] ptx::ParseError),
     /// The module cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
