@@ -118,6 +118,10 @@ impl Resident {
                 // Load refuses kernels with frames past the limit.
                 unreachable!("a kernel's own frame fits local memory");
             }
+            for &slot in &program.watch_slots {
+                // SAFETY: a mask slot of this program.
+                unsafe { *warp.slot(slot).cast::<u32>() = 0 };
+            }
             super::special::fill_specials(program, warp, launch, &self.block);
         }
         debug_assert!(self.files.iter().all(|f| f.len() as u32 >= SLOT));

@@ -1,11 +1,13 @@
 //! From syntax tree to flat program: registers to slots, symbols to addresses, each instruction to the
 //! handler that executes it.
 
+use super::flow::{self, Analysis};
 use super::module::{GlobalVariable, Kernel, LoadError, ParamLayout};
 use super::ops;
 use super::program::{FunctionInfo, Inst, InstInfo, Pipe, Program, SLOT, SpecialSlot};
 use super::special;
 use super::symbols::function_address;
+use super::watch::Watch;
 use crate::memory::{PARAM_WINDOW, SHARED_WINDOW};
 use crate::ptx::ast::{self, AddressBase, Body, Linkage, Operand, RegId, Space, Type};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -160,10 +162,14 @@ pub struct Decoder<'m> {
     shared: HashMap<String, u64>,
     static_shared: u32,
     widths: Vec<(u32, u32)>,
+    watches: HashMap<u32, Watch>,
+    watch_slots: Vec<u32>,
     // Of the function being decoded:
     body: &'m Body,
     function: u32,
     slots: Vec<u32>,
+    analysis: Option<Analysis>,
+    mask_slots: HashMap<usize, u32>,
     places: HashMap<&'m str, Place>,
     base_pc: u32,
     line: u32,
@@ -196,9 +202,13 @@ impl<'m> Decoder<'m> {
             shared: HashMap::new(),
             static_shared: 0,
             widths: Vec::new(),
+            watches: HashMap::new(),
+            watch_slots: Vec::new(),
             body: NO_BODY,
             function: 0,
             slots: Vec::new(),
+            analysis: None,
+            mask_slots: HashMap::new(),
             places: HashMap::new(),
             base_pc: 0,
             line: 0,
@@ -314,25 +324,81 @@ impl<'m> Decoder<'m> {
         info.frame_bytes = at.next_multiple_of(16);
     }
 
+    /// Gives the function's registers slots, shared between registers that are never alive at once, but for
+    /// the watched ones.
     fn assign_slots(&mut self, function: &'m ast::Function) -> (u32, u32) {
+        const SLOTS_OF_CLASS: [u32; 4] = [1, 1, 2, 4];
         let first = self.next_slot;
         self.slots.clear();
-        if let Some(body) = &function.body {
-            for reg in &body.regs {
-                let width = reg.ty.size().div_ceil(4).max(1);
+        self.mask_slots.clear();
+        let Some(body) = &function.body else {
+            self.analysis = None;
+            return (first, first);
+        };
+        let analysis = flow::analyse(body);
+        let class = |r: usize| match (body.regs[r].ty, body.regs[r].ty.size()) {
+            (Type::Pred, _) => 0,
+            (_, 0..=4) => 1,
+            (_, 5..=8) => 2,
+            _ => 3,
+        };
+        let shared: Vec<Option<usize>> = (0..body.regs.len()).map(|r| (!analysis.watched[r]).then(|| class(r))).collect();
+        let (places, needed) = flow::allocate(&analysis, &shared, SLOTS_OF_CLASS.len());
+        let mut bases = Vec::new();
+        for (class, &count) in needed.iter().enumerate() {
+            let width = SLOTS_OF_CLASS[class];
+            let base = self.take_slots(width * count as u32);
+            let bytes = if class == 0 { 0 } else { width * 4 };
+            for k in 0..count as u32 {
+                self.widths.push((base + k * width * SLOT, bytes));
+            }
+            bases.push(base);
+        }
+        for r in 0..body.regs.len() {
+            let width = SLOTS_OF_CLASS[class(r)];
+            if analysis.watched[r] {
                 let slot = self.take_slots(width);
+                self.widths.push((slot, if class(r) == 0 { 0 } else { width * 4 }));
                 self.slots.push(slot);
-                self.widths.push((slot, if reg.ty == Type::Pred { 0 } else { width * 4 }));
+                let mask = self.take_slots(1);
+                self.widths.push((mask, 0));
+                self.watch_slots.push(mask);
+                self.mask_slots.insert(r, mask);
+            } else if analysis.lives[r].is_some() {
+                self.slots.push(bases[class(r)] + places[r] as u32 * width * SLOT);
+            } else {
+                // Declared and never used.
+                self.slots.push(SINK);
             }
         }
+        self.analysis = Some(analysis);
         (first, self.next_slot)
+    }
+
+    /// Wraps an instruction that touches watched registers.
+    fn watch(&mut self, at: usize, inst: &mut Inst) {
+        let Some(analysis) = &self.analysis else { return };
+        let effects = &analysis.effects[at];
+        let slots = |list: &[usize]| list.iter().filter_map(|r| self.mask_slots.get(r).copied()).collect::<Vec<u32>>();
+        let (reads, writes) = (slots(&effects.reads), slots(&effects.writes));
+        let harm: Vec<(u32, String)> = effects
+            .harm
+            .iter()
+            .filter_map(|r| Some((*self.mask_slots.get(r)?, self.body.regs[*r].name.clone())))
+            .collect();
+        if reads.is_empty() && writes.is_empty() && harm.is_empty() {
+            return;
+        }
+        let pc = self.insts.len() as u32;
+        self.watches.insert(pc, Watch { inner: inst.run, reads, harm, writes });
+        inst.run = super::watch::watched;
     }
 
     fn decode_body(&mut self, index: usize, function: &'m ast::Function) -> Result<(), LoadError> {
         self.function = index as u32;
         self.body = function.body.as_ref().unwrap_or(NO_BODY);
         self.base_pc = self.functions[index].entry;
-        for instruction in &self.body.instructions {
+        for (at, instruction) in self.body.instructions.iter().enumerate() {
             self.line = instruction.line;
             self.spelled = instruction.opcode.join(".");
             let mut inst = ops::decode(self, instruction)?;
@@ -340,6 +406,7 @@ impl<'m> Decoder<'m> {
                 inst.guard = self.slots[guard.reg.0 as usize];
                 inst.guard_xor = if guard.negated { u32::MAX } else { 0 };
             }
+            self.watch(at, &mut inst);
             self.insts.push(inst);
             self.info.push(InstInfo {
                 opcode: self.spelled.clone(),
@@ -385,6 +452,8 @@ impl<'m> Decoder<'m> {
                 .filter_map(|(name, &f)| Some((module.functions.iter().position(|m| m.name == *name)?, f)))
                 .collect(),
             widths: self.widths,
+            watches: self.watches,
+            watch_slots: self.watch_slots,
         }
     }
 

@@ -81,6 +81,8 @@ pub struct LaunchState {
     pub serial: u64,
     /// Output of `vprintf`.
     pub printed: Mutex<String>,
+    /// Releases on global addresses, for the race check.
+    pub places: super::race::GlobalPlaces,
     /// Warp instructions left; negative once spent.
     budget: AtomicI64,
 }
@@ -115,6 +117,7 @@ pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Envir
         counters: env.counters,
         serial: LAUNCHES.fetch_add(1, Ordering::Relaxed) + 1,
         printed: Mutex::new(String::new()),
+        places: super::race::GlobalPlaces::default(),
         budget: AtomicI64::new(env.budget.and_then(|b| i64::try_from(b).ok()).unwrap_or(i64::MAX)),
     };
     let blocks: u64 = config.grid.iter().map(|&g| u64::from(g)).product();

@@ -6,6 +6,7 @@ pub mod block;
 pub mod call;
 pub mod decode;
 pub mod lanes;
+pub mod flow;
 pub mod launch;
 pub mod local;
 pub mod module;
@@ -20,6 +21,7 @@ pub mod system;
 pub mod text;
 pub mod traffic;
 pub mod warp;
+pub mod watch;
 
 pub use launch::{Environment, LaunchConfig, Outcome, launch};
 pub use module::{GlobalVariable, Kernel, LoadError, Module, ParamLayout};

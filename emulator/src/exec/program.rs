@@ -135,6 +135,10 @@ pub struct Program {
     pub static_shared: u32,
     /// Linked functions by their place among the module's functions, from which their address comes.
     pub by_module_index: std::collections::HashMap<usize, u32>,
+    /// Instructions that touch registers which may be unwritten.
+    pub watches: std::collections::HashMap<u32, super::watch::Watch>,
+    /// Mask slots of watched registers, cleared when a block begins.
+    pub watch_slots: Vec<u32>,
     /// Slots of registers and bytes a lane of each: 4, 8 or 16; 0 for predicates.
     pub widths: Vec<(u32, u32)>,
 }

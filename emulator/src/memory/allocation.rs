@@ -4,7 +4,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-/// Shadow of four bytes for the race detector: see `exec::race`.
+/// Shadow of eight bytes for the race detector: see `exec::race`.
 pub type RaceCell = AtomicU64;
 
 /// Whose memory an allocation is.
@@ -79,7 +79,7 @@ pub struct Allocation {
     _bytes: Option<Mapping>,
     /// One bit a byte: initialised. Absent where all of it counts as initialised.
     init: Option<Mapping>,
-    /// Race shadow, one cell for four bytes, made at the first launch that wants it.
+    /// Race shadow, one cell for eight bytes, made at the first launch that wants it.
     race: std::sync::OnceLock<Option<Mapping>>,
 }
 
@@ -171,9 +171,9 @@ impl Allocation {
         }
     }
 
-    /// The race shadow, one cell for four bytes, made on first use; null where the system refuses it.
+    /// The race shadow, one cell for eight bytes, made on first use; null where the system refuses it.
     pub fn race_cells(&self) -> *const RaceCell {
-        let made = self.race.get_or_init(|| Mapping::new((self.size as usize / 4 + 1) * size_of::<RaceCell>()).ok());
+        let made = self.race.get_or_init(|| Mapping::new((self.size as usize / 8 + 1) * size_of::<RaceCell>()).ok());
         match made {
             Some(map) => map.base.as_ptr().cast_const().cast(),
             None => std::ptr::null(),

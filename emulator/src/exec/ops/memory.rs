@@ -295,8 +295,8 @@ unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: boo
         Ok(pointers) => pointers,
         Err(flow) => return flow,
     };
-    if i.aux & ACQUIRE != 0 {
-        w.acquired(mask, &addresses, access);
+    if kind == Kind::StrongLoad {
+        w.observe(mask, &addresses, access, i.aux & ACQUIRE != 0);
     }
     for k in 0..N {
         // SAFETY: the pointers were checked for SIZE * N bytes; destinations are slots.
@@ -424,6 +424,10 @@ unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bo
         Ok(pointers) => pointers,
         Err(flow) => return flow,
     };
+    if kind == Kind::StrongStore {
+        // Published before the value is: whoever sees the value finds what it publishes.
+        w.publish(mask, &addresses, access, i.aux & RELEASE != 0);
+    }
     for k in 0..N {
         // SAFETY: the pointers were checked for SIZE * N bytes; sources are slots.
         unsafe {
@@ -433,9 +437,6 @@ unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bo
                 value.write(to[lane].add(k * SIZE));
             }
         }
-    }
-    if i.aux & RELEASE != 0 {
-        w.released(mask, &addresses, access);
     }
     Flow::Next
 }
