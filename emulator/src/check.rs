@@ -82,7 +82,12 @@ impl Checks {
     /// The first name that is not a check.
     pub fn parse(text: &str) -> Result<Checks, String> {
         let mut set = Checks::NONE;
-        for (i, word) in text.split(',').map(str::trim).filter(|w| !w.is_empty()).enumerate() {
+        for (i, word) in text
+            .split(',')
+            .map(str::trim)
+            .filter(|w| !w.is_empty())
+            .enumerate()
+        {
             match word {
                 "all" => set = Checks::ALL,
                 "none" => set = Checks::NONE,

@@ -44,12 +44,22 @@ impl Arg {
 impl Finished {
     /// Buffer `k` as 32-bit words.
     pub fn words(&self, k: usize) -> Vec<u32> {
-        self.buffers[k].as_chunks().0.iter().map(|c| u32::from_le_bytes(*c)).collect()
+        self.buffers[k]
+            .as_chunks()
+            .0
+            .iter()
+            .map(|c| u32::from_le_bytes(*c))
+            .collect()
     }
 
     /// Buffer `k` as 64-bit words.
     pub fn longs(&self, k: usize) -> Vec<u64> {
-        self.buffers[k].as_chunks().0.iter().map(|c| u64::from_le_bytes(*c)).collect()
+        self.buffers[k]
+            .as_chunks()
+            .0
+            .iter()
+            .map(|c| u64::from_le_bytes(*c))
+            .collect()
     }
 }
 
@@ -116,7 +126,9 @@ pub enum RunError {
     #[error("no kernel `{0}`")]
     NoKernel(String),
     /// The arguments do not fit the kernel's parameters.
-    #[error("kernel `{kernel}` takes {want} parameters, {got} arguments given; or argument {at} has the wrong size")]
+    #[error(
+        "kernel `{kernel}` takes {want} parameters, {got} arguments given; or argument {at} has the wrong size"
+    )]
     Arguments {
         /// Kernel.
         kernel: String,
@@ -147,8 +159,15 @@ pub fn run(text: &str, name: &str, args: &[Arg], setup: &Setup) -> Result<Finish
         "" if module.kernels.len() == 1 => module.kernels.values().next(),
         name => module.kernels.get(name),
     };
-    let kernel = kernel.ok_or_else(|| RunError::NoKernel(name.into()))?.clone();
-    let wrong = |at| RunError::Arguments { kernel: kernel.name.clone(), want: kernel.params.len(), got: args.len(), at };
+    let kernel = kernel
+        .ok_or_else(|| RunError::NoKernel(name.into()))?
+        .clone();
+    let wrong = |at| RunError::Arguments {
+        kernel: kernel.name.clone(),
+        want: kernel.params.len(),
+        got: args.len(),
+        at,
+    };
     if kernel.params.len() != args.len() {
         return Err(wrong(0));
     }
@@ -156,7 +175,11 @@ pub fn run(text: &str, name: &str, args: &[Arg], setup: &Setup) -> Result<Finish
     let mut buffers = Vec::new();
     for (at, (arg, layout)) in args.iter().zip(&kernel.params).enumerate() {
         let mut device = |bytes: usize| -> Result<u64, MemoryError> {
-            let allocation = space.allocate(bytes as u64, Owner::Device(0), Some(format!("argument {at}")))?;
+            let allocation = space.allocate(
+                bytes as u64,
+                Owner::Device(0),
+                Some(format!("argument {at}")),
+            )?;
             buffers.push(allocation.clone());
             Ok(allocation.address)
         };
@@ -205,5 +228,9 @@ pub fn run(text: &str, name: &str, args: &[Arg], setup: &Setup) -> Result<Finish
         space.read(buffer.address, &mut bytes)?;
         contents.push(bytes);
     }
-    Ok(Finished { buffers: contents, counters: outcome.counters, printed: outcome.printed })
+    Ok(Finished {
+        buffers: contents,
+        counters: outcome.counters,
+        printed: outcome.printed,
+    })
 }

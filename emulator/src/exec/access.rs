@@ -5,6 +5,7 @@ use super::program::Flow;
 use super::shared::byte_state;
 use super::warp::Warp;
 use crate::check::Check;
+use crate::counters::{InstructionCounts, Traffic};
 use crate::memory::{Allocation, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 use crate::ptx::ast::Space;
 use std::sync::Arc;
@@ -74,7 +75,8 @@ pub fn window(address: u64) -> Space {
     }
 }
 
-const _: () = assert!(PARAM_WINDOW >> 31 == 1 && SHARED_WINDOW >> 31 == 2 && LOCAL_WINDOW >> 31 == 3);
+const _: () =
+    assert!(PARAM_WINDOW >> 31 == 1 && SHARED_WINDOW >> 31 == 2 && LOCAL_WINDOW >> 31 == 3);
 
 impl Warp {
     /// Checks an access of the lanes of `mask` and gives their host pointers.
@@ -82,7 +84,12 @@ impl Warp {
     /// # Errors
     /// The flow to return where a check failed.
     #[inline(always)]
-    pub fn pointers(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+    pub fn pointers(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Pointers, Flow> {
         match access.space {
             Some(Space::Global | Space::Const) => self.global(mask, addresses, access),
             Some(Space::Shared) => self.shared(mask, addresses, access),
@@ -92,7 +99,12 @@ impl Warp {
         }
     }
 
-    fn generic(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+    fn generic(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Pointers, Flow> {
         let mut out = [std::ptr::null_mut(); 32];
         let mut left = mask;
         while left != 0 {
@@ -111,7 +123,14 @@ impl Warp {
                 _ => 0,
             };
             let inside: [u64; 32] = std::array::from_fn(|l| addresses[l].wrapping_sub(base));
-            let part = self.pointers(lanes, &inside, Access { space: Some(space), ..access })?;
+            let part = self.pointers(
+                lanes,
+                &inside,
+                Access {
+                    space: Some(space),
+                    ..access
+                },
+            )?;
             if lanes == mask {
                 return Ok(part);
             }
@@ -127,7 +146,11 @@ impl Warp {
         let low = u64::from(align) - 1;
         let mut any = 0;
         for lane in 0..32 {
-            any |= if mask >> lane & 1 != 0 { addresses[lane] & low } else { 0 };
+            any |= if mask >> lane & 1 != 0 {
+                addresses[lane] & low
+            } else {
+                0
+            };
         }
         if any == 0 || !self.launch().checks.has(Check::Alignment) {
             return Ok(());
@@ -138,17 +161,27 @@ impl Warp {
     #[cold]
     fn report_misaligned(&mut self, mask: u32, addresses: &[u64; 32], align: u32) -> Flow {
         let low = u64::from(align) - 1;
-        let lanes = bits(mask).filter(|&l| addresses[l] & low != 0).fold(0u32, |m, l| m | 1 << l);
+        let lanes = bits(mask)
+            .filter(|&l| addresses[l] & low != 0)
+            .fold(0u32, |m, l| m | 1 << l);
         let address = addresses[lanes.trailing_zeros() as usize];
         self.violation(
             Check::Alignment,
             lanes,
-            format!("address {address:#x} is {} past a multiple of {align}, which the access needs", address & low),
+            format!(
+                "address {address:#x} is {} past a multiple of {align}, which the access needs",
+                address & low
+            ),
         )
     }
 
     #[inline(always)]
-    fn global(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+    fn global(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Pointers, Flow> {
         self.misaligned(mask, addresses, access.align)?;
         let size = u64::from(access.size);
         let first = addresses[mask.trailing_zeros() as usize];
@@ -171,7 +204,11 @@ impl Warp {
         let host = allocation.host_ptr();
         let allocation: *const Allocation = &**allocation;
         let out: Pointers = std::array::from_fn(|lane| {
-            if mask >> lane & 1 != 0 { host.wrapping_add(addresses[lane].wrapping_sub(base) as usize) } else { std::ptr::null_mut() }
+            if mask >> lane & 1 != 0 {
+                host.wrapping_add(addresses[lane].wrapping_sub(base) as usize)
+            } else {
+                std::ptr::null_mut()
+            }
         });
         // SAFETY: the cache holds the allocation alive, and is not touched before the reference ends.
         let allocation = unsafe { &*allocation };
@@ -185,23 +222,35 @@ impl Warp {
     fn find_allocation(&mut self, address: u64) {
         let found = self.launch().memory.find(address).cloned();
         if let Some(allocation) = found {
-            self.cached = CachedAllocation { base: allocation.address, end: allocation.end(), allocation: Some(allocation) };
+            self.cached = CachedAllocation {
+                base: allocation.address,
+                end: allocation.end(),
+                allocation: Some(allocation),
+            };
         }
     }
 
     /// Lanes in different allocations, or outside all of them.
     #[cold]
-    fn scattered(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+    fn scattered(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Pointers, Flow> {
         let mut out = [std::ptr::null_mut(); 32];
         for lane in bits(mask) {
             let address = addresses[lane];
             let size = u64::from(access.size);
             let found = self.launch().memory.find(address).cloned();
-            let inside = found.filter(|a| address.checked_add(size).is_some_and(|end| end <= a.end()));
+            let inside =
+                found.filter(|a| address.checked_add(size).is_some_and(|end| end <= a.end()));
             let Some(allocation) = inside else {
                 return Err(self.report_outside(mask, addresses, access));
             };
-            out[lane] = allocation.host_ptr().wrapping_add((address - allocation.address) as usize);
+            out[lane] = allocation
+                .host_ptr()
+                .wrapping_add((address - allocation.address) as usize);
             self.global_shadow(1 << lane, addresses, access, &allocation)?;
         }
         if self.launch().counters {
@@ -216,25 +265,36 @@ impl Warp {
         let launch = self.launch();
         let outside = |&lane: &usize| {
             let a = addresses[lane];
-            !launch.memory.find(a).is_some_and(|al| a.checked_add(size).is_some_and(|end| end <= al.end()))
+            !launch
+                .memory
+                .find(a)
+                .is_some_and(|al| a.checked_add(size).is_some_and(|end| end <= al.end()))
         };
         let lanes = bits(mask).filter(outside).fold(0u32, |m, l| m | 1 << l);
         let address = addresses[lanes.trailing_zeros() as usize];
         let verb = verb(access.kind);
         if let Some((base, freed)) = launch.space.freed(address) {
-            let text = format!("{verb} of {size} bytes at {address:#x}, in the allocation of {freed} bytes at {base:#x} that was freed");
+            let text = format!(
+                "{verb} of {size} bytes at {address:#x}, in the allocation of {freed} bytes at {base:#x} that was freed"
+            );
             return self.violation(Check::UseAfterFree, lanes, text);
         }
         let near = match launch.memory.nearest(address) {
             None => "nothing is allocated".to_string(),
             Some(a) => {
-                let name = a.name.as_ref().map_or(String::new(), |n| format!(" (`{n}`)"));
+                let name = a
+                    .name
+                    .as_ref()
+                    .map_or(String::new(), |n| format!(" (`{n}`)"));
                 let place = if address < a.address {
                     format!("{} bytes before", a.address - address)
                 } else {
                     format!("{} bytes past the end of", address + size - a.end())
                 };
-                format!("{place} the allocation of {} bytes at {:#x}{name}", a.size, a.address)
+                format!(
+                    "{place} the allocation of {} bytes at {:#x}{name}",
+                    a.size, a.address
+                )
             }
         };
         let text = format!("{verb} of {size} bytes at {address:#x}: {near}");
@@ -242,7 +302,13 @@ impl Warp {
     }
 
     #[inline(always)]
-    fn global_shadow(&mut self, mask: u32, addresses: &[u64; 32], access: Access, allocation: &Allocation) -> Result<(), Flow> {
+    fn global_shadow(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+        allocation: &Allocation,
+    ) -> Result<(), Flow> {
         let checks = self.launch().checks;
         if checks.has(Check::UninitMemory) && !allocation.init_bits().is_null() {
             let size = u64::from(access.size);
@@ -264,8 +330,18 @@ impl Warp {
     }
 
     #[cold]
-    fn report_uninit_global(&mut self, mask: u32, lane: usize, at: u64, access: Access, allocation: &Allocation) -> Flow {
-        let name = allocation.name.as_ref().map_or(String::new(), |n| format!(" (`{n}`)"));
+    fn report_uninit_global(
+        &mut self,
+        mask: u32,
+        lane: usize,
+        at: u64,
+        access: Access,
+        allocation: &Allocation,
+    ) -> Flow {
+        let name = allocation
+            .name
+            .as_ref()
+            .map_or(String::new(), |n| format!(" (`{n}`)"));
         let text = format!(
             "{} of {} bytes, of which byte {at} of the allocation of {} bytes at {:#x}{name} was never written",
             verb(access.kind),
@@ -277,7 +353,12 @@ impl Warp {
     }
 
     #[inline(always)]
-    fn shared(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+    fn shared(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Pointers, Flow> {
         self.misaligned(mask, addresses, access.align)?;
         // SAFETY: no other reference to the block is alive while a handler runs.
         let block = unsafe { self.block() };
@@ -300,7 +381,11 @@ impl Warp {
         }
         let base = block.shared.as_ptr();
         let out: Pointers = std::array::from_fn(|lane| {
-            if mask >> lane & 1 != 0 { base.wrapping_add(addresses[lane] as u32 as usize) } else { std::ptr::null_mut() }
+            if mask >> lane & 1 != 0 {
+                base.wrapping_add(addresses[lane] as u32 as usize)
+            } else {
+                std::ptr::null_mut()
+            }
         });
         self.shared_shadow(mask, addresses, access)?;
         if self.launch().counters {
@@ -310,7 +395,12 @@ impl Warp {
     }
 
     #[inline(always)]
-    fn shared_shadow(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<(), Flow> {
+    fn shared_shadow(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<(), Flow> {
         let checks = self.launch().checks;
         // SAFETY: no other reference to the block is alive while a handler runs.
         let block = unsafe { self.block() };
@@ -323,9 +413,15 @@ impl Warp {
                 let range = unsafe { std::slice::from_raw_parts_mut(states.add(offset), size) };
                 if access.kind.only_writes() && range.iter().all(|&s| s != byte_state::PENDING) {
                     range.fill(byte_state::INIT);
-                } else if access.kind != Kind::Probe && !range.iter().all(|&s| s == byte_state::INIT) {
+                } else if access.kind != Kind::Probe
+                    && !range.iter().all(|&s| s == byte_state::INIT)
+                {
                     let pending = range.contains(&byte_state::PENDING);
-                    let check = if pending { Check::AsyncCopy } else { Check::UninitMemory };
+                    let check = if pending {
+                        Check::AsyncCopy
+                    } else {
+                        Check::UninitMemory
+                    };
                     if checks.has(check) {
                         return Err(self.report_shared_state(lane, offset, access, pending));
                     }
@@ -339,19 +435,34 @@ impl Warp {
     }
 
     #[cold]
-    fn report_shared_state(&mut self, lane: usize, offset: usize, access: Access, pending: bool) -> Flow {
+    fn report_shared_state(
+        &mut self,
+        lane: usize,
+        offset: usize,
+        access: Access,
+        pending: bool,
+    ) -> Flow {
         let verb = verb(access.kind);
         let size = access.size;
         if pending {
-            let text = format!("{verb} of {size} bytes at shared address {offset:#x}, where an asynchronous copy has not landed: no wait has completed it");
+            let text = format!(
+                "{verb} of {size} bytes at shared address {offset:#x}, where an asynchronous copy has not landed: no wait has completed it"
+            );
             self.violation(Check::AsyncCopy, 1 << lane, text)
         } else {
-            let text = format!("{verb} of {size} bytes at shared address {offset:#x}, which was never written");
+            let text = format!(
+                "{verb} of {size} bytes at shared address {offset:#x}, which was never written"
+            );
             self.violation(Check::UninitMemory, 1 << lane, text)
         }
     }
 
-    fn local_pointers(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+    fn local_pointers(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Pointers, Flow> {
         self.misaligned(mask, addresses, access.align)?;
         let stride = self.local.stride();
         let size = u64::from(access.size);
@@ -360,14 +471,23 @@ impl Warp {
         for lane in bits(mask) {
             let address = addresses[lane];
             if address.checked_add(size).is_none_or(|end| end > stride) {
-                let text = format!("{} of {size} bytes at local address {address:#x}, past the {stride} bytes a thread has", verb(access.kind));
+                let text = format!(
+                    "{} of {size} bytes at local address {address:#x}, past the {stride} bytes a thread has",
+                    verb(access.kind)
+                );
                 return Err(self.violation(Check::Bounds, 1 << lane, text));
             }
             let offset = address as usize;
             if access.kind.only_writes() {
                 self.local.mark(lane, offset, size as usize, true);
-            } else if access.kind.reads() && checked && !self.local.is_written(lane, offset, size as usize) {
-                let text = format!("{} of {size} bytes at local address {address:#x}, which the thread never wrote", verb(access.kind));
+            } else if access.kind.reads()
+                && checked
+                && !self.local.is_written(lane, offset, size as usize)
+            {
+                let text = format!(
+                    "{} of {size} bytes at local address {address:#x}, which the thread never wrote",
+                    verb(access.kind)
+                );
                 return Err(self.violation(Check::UninitMemory, 1 << lane, text));
             }
             out[lane] = self.local.at(lane, offset);
@@ -378,7 +498,12 @@ impl Warp {
         Ok(out)
     }
 
-    fn params(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Pointers, Flow> {
+    fn params(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Pointers, Flow> {
         self.misaligned(mask, addresses, access.align)?;
         let len = self.launch().params.len() as u64;
         let size = u64::from(access.size);
@@ -386,41 +511,63 @@ impl Warp {
         for lane in bits(mask) {
             let address = addresses[lane];
             if address.checked_add(size).is_none_or(|end| end > len) || !access.kind.reads() {
-                let text = format!("{} of {size} bytes at byte {address} of the kernel's {len} bytes of read-only parameters", verb(access.kind));
+                let text = format!(
+                    "{} of {size} bytes at byte {address} of the kernel's {len} bytes of read-only parameters",
+                    verb(access.kind)
+                );
                 return Err(self.violation(Check::Bounds, 1 << lane, text));
             }
-            out[lane] = self.launch().params.as_ptr().cast_mut().wrapping_add(address as usize);
+            out[lane] = self
+                .launch()
+                .params
+                .as_ptr()
+                .cast_mut()
+                .wrapping_add(address as usize);
         }
         Ok(out)
     }
 
-    /// Adds to the counters of the current instruction.
+    /// The counters of the current instruction.
     #[inline(always)]
-    fn count(&mut self, sectors: u32, ideal: u32, bytes: u64) {
+    pub fn counts(&mut self) -> &mut InstructionCounts {
         // SAFETY: counts are as long as the program.
-        let count = unsafe { &mut *self.counts.add(self.pc as usize) };
-        count.requests += 1;
-        count.sectors += u64::from(sectors);
-        count.ideal += u64::from(ideal);
-        count.bytes += bytes;
+        unsafe { &mut *self.counts.add(self.pc as usize) }
     }
 
     fn count_global(&mut self, mask: u32, addresses: &[u64; 32], size: u32) {
         let (sectors, ideal) = super::traffic::global_sectors(mask, addresses, size);
-        self.count(sectors, ideal, u64::from(mask.count_ones() * size));
+        tally(
+            &mut self.counts().global,
+            sectors,
+            ideal,
+            mask.count_ones() * size,
+        );
     }
 
     fn count_shared(&mut self, mask: u32, addresses: &[u64; 32], size: u32) {
         let (wavefronts, ideal) = super::traffic::shared_wavefronts(mask, addresses, size);
-        self.count(wavefronts, ideal, u64::from(mask.count_ones() * size));
+        tally(
+            &mut self.counts().shared,
+            wavefronts,
+            ideal,
+            mask.count_ones() * size,
+        );
     }
 
     fn count_local(&mut self, mask: u32, size: u32) {
         // Local memory is laid out so that the lanes' same word lies together: always as few as can be.
         let bytes = mask.count_ones() * size;
         let sectors = bytes.div_ceil(32);
-        self.count(sectors, sectors, u64::from(bytes));
+        tally(&mut self.counts().local, sectors, sectors, bytes);
     }
+}
+
+/// Adds one request.
+pub fn tally(traffic: &mut Traffic, passes: u32, ideal: u32, bytes: u32) {
+    traffic.requests += 1;
+    traffic.passes += u64::from(passes);
+    traffic.ideal += u64::from(ideal);
+    traffic.bytes += u64::from(bytes);
 }
 
 /// The lanes of a mask.

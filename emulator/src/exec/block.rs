@@ -101,20 +101,29 @@ impl Resident {
     /// Puts block `linear` of the grid here.
     pub fn begin(&mut self, linear: u64, launch: &LaunchState, program: &Program) {
         let [gx, gy, _] = launch.config.grid.map(u64::from);
-        self.block.index = [(linear % gx) as u32, (linear / gx % gy) as u32, (linear / gx / gy) as u32];
+        self.block.index = [
+            (linear % gx) as u32,
+            (linear / gx % gy) as u32,
+            (linear / gx / gy) as u32,
+        ];
         self.block.linear = linear;
         self.block.shared.forget();
         self.block.order.forget();
         self.barriers = Default::default();
         self.finished.fill(false);
         self.turns = 0;
-        self.random = launch.seed.map(|seed| Xoshiro256PlusPlus::seed_from_u64(seed ^ linear.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        self.random = launch.seed.map(|seed| {
+            Xoshiro256PlusPlus::seed_from_u64(seed ^ linear.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        });
         let threads: u32 = launch.config.block.iter().product();
         let block: *mut Block = &mut *self.block;
         for warp in &mut self.warps {
             warp.block = block;
             warp.restart(lanes_of(threads, warp.index));
-            if !warp.local.reserve(u64::from(program.functions[0].frame_bytes)) {
+            if !warp
+                .local
+                .reserve(u64::from(program.functions[0].frame_bytes))
+            {
                 // Load refuses kernels with frames past the limit.
                 unreachable!("a kernel's own frame fits local memory");
             }
@@ -139,7 +148,10 @@ impl Resident {
     pub unsafe fn turn(&mut self, counts: *mut InstructionCounts, launch: &LaunchState) -> Turn {
         self.turns += 1;
         let count = self.warps.len();
-        let first = self.random.as_mut().map_or(0, |r| r.next_u32() as usize % count);
+        let first = self
+            .random
+            .as_mut()
+            .map_or(0, |r| r.next_u32() as usize % count);
         let mut ran = false;
         for k in 0..count {
             let at = (first + k) % count;
@@ -211,13 +223,19 @@ impl Resident {
             }));
         }
         // A count is in whole warps: a partial last warp counts as full.
-        barrier.arrived += if arrival.threads == 0 { arrival.lanes.count_ones() } else { 32 };
+        barrier.arrived += if arrival.threads == 0 {
+            arrival.lanes.count_ones()
+        } else {
+            32
+        };
         barrier.warps.push(warp as u32);
         self.block.order.arrive(arrival.id as usize, warp);
         if let Some(reduction) = arrival.reduction {
             barrier.popc += (reduction.bits & arrival.lanes).count_ones();
             barrier.voters += arrival.lanes.count_ones();
-            barrier.destinations.push((warp as u32, reduction.slot, arrival.lanes, reduction.op));
+            barrier
+                .destinations
+                .push((warp as u32, reduction.slot, arrival.lanes, reduction.op));
         }
         Ok(())
     }
@@ -228,7 +246,11 @@ impl Resident {
                 continue;
             }
             let wanted = match self.barriers[id].threads {
-                0 => self.warps.iter().map(|w| (w.threads & !w.exited).count_ones()).sum(),
+                0 => self
+                    .warps
+                    .iter()
+                    .map(|w| (w.threads & !w.exited).count_ones())
+                    .sum(),
                 threads => threads,
             };
             if self.barriers[id].arrived < wanted {
@@ -250,11 +272,16 @@ impl Resident {
     fn deadlock(&self) -> Turn {
         for (at, warp) in self.warps.iter().enumerate() {
             for fragment in &warp.others {
-                let State::Lanes(members) = fragment.state else { continue };
+                let State::Lanes(members) = fragment.state else {
+                    continue;
+                };
                 let absent = members & !fragment.lanes;
                 let opcode = &warp.program().info[fragment.pc as usize].opcode;
-                let check =
-                    if opcode.starts_with("bar") && opcode != "bar.warp.sync" { crate::check::Check::Barrier } else { crate::check::Check::WarpSync };
+                let check = if opcode.starts_with("bar") && opcode != "bar.warp.sync" {
+                    crate::check::Check::Barrier
+                } else {
+                    crate::check::Check::WarpSync
+                };
                 let trouble = Trouble {
                     kind: FaultKind::Check(check),
                     message: format!(
@@ -269,7 +296,9 @@ impl Resident {
         }
         for (at, warp) in self.warps.iter().enumerate() {
             for fragment in &warp.others {
-                let State::Barrier(id) = fragment.state else { continue };
+                let State::Barrier(id) = fragment.state else {
+                    continue;
+                };
                 let barrier = &self.barriers[id as usize];
                 let missing: Vec<String> = (0..self.warps.len())
                     .filter(|&w| !self.finished[w] && !barrier.warps.contains(&(w as u32)))
@@ -280,8 +309,16 @@ impl Resident {
                     message: format!(
                         "barrier {id} has {} of {} threads and no warp can run; missing: {}",
                         barrier.arrived,
-                        if barrier.threads == 0 { "all".to_string() } else { barrier.threads.to_string() },
-                        if missing.is_empty() { "threads that have exited".to_string() } else { missing.join(", ") }
+                        if barrier.threads == 0 {
+                            "all".to_string()
+                        } else {
+                            barrier.threads.to_string()
+                        },
+                        if missing.is_empty() {
+                            "threads that have exited".to_string()
+                        } else {
+                            missing.join(", ")
+                        }
                     ),
                     lanes: fragment.lanes,
                     pc: fragment.pc - 1,
@@ -300,10 +337,22 @@ impl Resident {
             places.push(format!("lanes {:#010x} have exited", warp.exited & lanes));
         }
         for f in warp.others.iter().filter(|f| f.lanes & lanes != 0) {
-            let pc = if matches!(f.state, State::Barrier(_)) { f.pc - 1 } else { f.pc };
-            places.push(format!("lanes {:#010x} wait at PTX line {}", f.lanes & lanes, info[pc as usize].line));
+            let pc = if matches!(f.state, State::Barrier(_)) {
+                f.pc - 1
+            } else {
+                f.pc
+            };
+            places.push(format!(
+                "lanes {:#010x} wait at PTX line {}",
+                f.lanes & lanes,
+                info[pc as usize].line
+            ));
         }
-        if places.is_empty() { "nowhere".into() } else { places.join("; ") }
+        if places.is_empty() {
+            "nowhere".into()
+        } else {
+            places.join("; ")
+        }
     }
 
     /// Thread index of the first of `lanes` of a warp.

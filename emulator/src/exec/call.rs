@@ -15,7 +15,9 @@ pub fn recursive(functions: &[&ast::Function]) -> Vec<bool> {
     let calls: Vec<Vec<usize>> = functions
         .iter()
         .map(|f| {
-            let Some(body) = &f.body else { return Vec::new() };
+            let Some(body) = &f.body else {
+                return Vec::new();
+            };
             let mut out = Vec::new();
             for inst in body.instructions.iter().filter(|i| i.opcode[0] == "call") {
                 let named = inst.operands.iter().find_map(|o| match o {
@@ -24,7 +26,9 @@ pub fn recursive(functions: &[&ast::Function]) -> Vec<bool> {
                 });
                 match named {
                     Some(callee) => out.push(callee),
-                    None if inst.operands.iter().any(|o| matches!(o, Operand::Reg(_))) => out.extend(1..functions.len()),
+                    None if inst.operands.iter().any(|o| matches!(o, Operand::Reg(_))) => {
+                        out.extend(1..functions.len())
+                    }
                     None => {}
                 }
             }
@@ -74,7 +78,9 @@ pub unsafe fn call(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
         // SAFETY: `a` is a 64-bit slot.
         let targets = unsafe { <u64 as super::lanes::Lane>::load(w.slot(i.a)) };
         let first = targets[mask.trailing_zeros() as usize];
-        let same = bits(mask).filter(|&l| targets[l] == first).fold(0, |m, l| m | 1 << l);
+        let same = bits(mask)
+            .filter(|&l| targets[l] == first)
+            .fold(0, |m, l| m | 1 << l);
         if same != mask {
             // Lanes that call something else come back to this instruction by themselves.
             w.split_off(mask & !same, w.pc);
@@ -83,11 +89,21 @@ pub unsafe fn call(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
         }
         match program.function_at(first) {
             Some(function) => function,
-            None => return w.fault(FaultKind::Illegal, mask, format!("call to {first:#x}, which is no function's address")),
+            None => {
+                return w.fault(
+                    FaultKind::Illegal,
+                    mask,
+                    format!("call to {first:#x}, which is no function's address"),
+                );
+            }
         }
     };
     if w.calls.len() >= MAX_CALLS {
-        return w.fault(FaultKind::Illegal, mask, format!("more than {MAX_CALLS} calls deep"));
+        return w.fault(
+            FaultKind::Illegal,
+            mask,
+            format!("more than {MAX_CALLS} calls deep"),
+        );
     }
     if mask != w.active {
         w.split_off(w.active & !mask, w.pc + 1);
@@ -96,26 +112,43 @@ pub unsafe fn call(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     let caller = &program.functions[program.info[w.pc as usize].function as usize];
     let frame = w.frame + caller.frame_bytes;
     if !w.local.reserve(u64::from(frame + info.frame_bytes)) {
-        return w.fault(FaultKind::Illegal, mask, "stack overflow in local memory".into());
+        return w.fault(
+            FaultKind::Illegal,
+            mask,
+            "stack overflow in local memory".into(),
+        );
     }
     let returns = w.extra(i, 0) as usize;
     let arguments = w.extra(i, 1 + returns) as usize;
     if arguments > info.params.len() || returns > info.returns.len() {
-        return w.fault(FaultKind::Illegal, mask, format!("`{}` takes other parameters than the call gives", info.name));
+        return w.fault(
+            FaultKind::Illegal,
+            mask,
+            format!("`{}` takes other parameters than the call gives", info.name),
+        );
     }
     for k in 0..arguments {
         let from = w.frame + w.extra(i, 2 + returns + k);
         let (at, size) = info.params[k];
         for lane in bits(mask) {
-            w.local.copy(lane, from as usize, (frame + at) as usize, size as usize);
+            w.local
+                .copy(lane, from as usize, (frame + at) as usize, size as usize);
         }
     }
     let saved = info.recursive.then(|| {
         let (first, end) = info.slots;
         // SAFETY: the slots lie in the register file.
-        Rc::new(unsafe { std::slice::from_raw_parts(w.slot(first), (end - first) as usize) }.to_vec())
+        Rc::new(
+            unsafe { std::slice::from_raw_parts(w.slot(first), (end - first) as usize) }.to_vec(),
+        )
     });
-    w.calls.push(Call { return_pc: w.pc + 1, frame: w.frame, call_pc: w.pc, callee: callee as u32, saved });
+    w.calls.push(Call {
+        return_pc: w.pc + 1,
+        frame: w.frame,
+        call_pc: w.pc,
+        callee: callee as u32,
+        saved,
+    });
     w.frame = frame;
     w.pc = info.entry;
     Flow::Jump
@@ -137,7 +170,9 @@ pub unsafe fn ret(w: &mut Warp, _: &Inst, mask: u32) -> Flow {
         w.split_off(w.active & !mask, w.pc + 1);
     }
     let program = w.program();
-    let Some(done) = w.calls.pop() else { unreachable!("checked above") };
+    let Some(done) = w.calls.pop() else {
+        unreachable!("checked above")
+    };
     let call = &program.insts[done.call_pc as usize];
     let info = &program.functions[done.callee as usize];
     let returns = w.extra(call, 0) as usize;
@@ -145,12 +180,14 @@ pub unsafe fn ret(w: &mut Warp, _: &Inst, mask: u32) -> Flow {
         let (at, size) = info.returns[k];
         let to = done.frame + w.extra(call, 1 + k);
         for lane in bits(mask) {
-            w.local.copy(lane, (w.frame + at) as usize, to as usize, size as usize);
+            w.local
+                .copy(lane, (w.frame + at) as usize, to as usize, size as usize);
         }
     }
     // The callee's frame is no more: what it wrote must not be read as if it were.
     for lane in bits(mask) {
-        w.local.mark(lane, w.frame as usize, info.frame_bytes as usize, false);
+        w.local
+            .mark(lane, w.frame as usize, info.frame_bytes as usize, false);
     }
     if let Some(saved) = done.saved {
         let (first, end) = info.slots;
@@ -178,7 +215,10 @@ impl Program {
     /// Slots of a function's registers and bytes a lane of each; 0 for predicates.
     pub fn register_widths(&self, function: usize) -> impl Iterator<Item = (u32, usize)> + '_ {
         let (first, end) = self.functions[function].slots;
-        self.widths.iter().filter(move |w| w.0 >= first && w.0 < end).map(|w| (w.0, w.1 as usize))
+        self.widths
+            .iter()
+            .filter(move |w| w.0 >= first && w.0 < end)
+            .map(|w| (w.0, w.1 as usize))
     }
 }
 

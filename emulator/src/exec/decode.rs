@@ -56,7 +56,10 @@ pub fn kernel(
     let mut at = 0u32;
     for p in &entry.params {
         at = at.next_multiple_of(p.align.max(1));
-        params.push(ParamLayout { offset: at, size: p.size });
+        params.push(ParamLayout {
+            offset: at,
+            size: p.size,
+        });
         at += p.size;
     }
     let param_bytes = at;
@@ -74,7 +77,11 @@ pub fn kernel(
     if u64::from(local_bytes) > super::local::LOCAL_LIMIT {
         return Err(LoadError::Invalid {
             line: entry.line,
-            message: format!("`{}` needs {local_bytes} bytes of local memory, past {}", entry.name, super::local::LOCAL_LIMIT),
+            message: format!(
+                "`{}` needs {local_bytes} bytes of local memory, past {}",
+                entry.name,
+                super::local::LOCAL_LIMIT
+            ),
         });
     }
     Ok(Kernel {
@@ -96,10 +103,14 @@ fn reachable<'m>(module: &'m ast::Module, entry: &'m ast::Function) -> Vec<&'m a
     let mut list = vec![entry];
     let mut seen: HashSet<&str> = HashSet::from([entry.name.as_str()]);
     let mut names: Vec<&str> = Vec::new();
-    let from_tables = module.variables.iter().flat_map(|v| &v.init).filter_map(|i| match i {
-        ast::Init::Address { symbol, .. } => Some(symbol.as_str()),
-        ast::Init::Bits(_) => None,
-    });
+    let from_tables = module
+        .variables
+        .iter()
+        .flat_map(|v| &v.init)
+        .filter_map(|i| match i {
+            ast::Init::Address { symbol, .. } => Some(symbol.as_str()),
+            ast::Init::Bits(_) => None,
+        });
     let tabled: Vec<&str> = from_tables.collect();
     let mut k = 0;
     while k < list.len() {
@@ -120,7 +131,10 @@ fn reachable<'m>(module: &'m ast::Module, entry: &'m ast::Function) -> Vec<&'m a
             names.extend(&tabled);
         }
         for name in &names {
-            let found = module.functions.iter().find(|f| f.name == *name && f.body.is_some() && !f.is_entry);
+            let found = module
+                .functions
+                .iter()
+                .find(|f| f.name == *name && f.body.is_some() && !f.is_entry);
             if let Some(function) = found
                 && seen.insert(&function.name)
             {
@@ -134,7 +148,9 @@ fn reachable<'m>(module: &'m ast::Module, entry: &'m ast::Function) -> Vec<&'m a
 
 fn symbols_of<'o>(operand: &'o Operand, names: &mut Vec<&'o str>) {
     match operand {
-        Operand::Symbol(name, _) | Operand::Address(AddressBase::Symbol(name), _) => names.push(name),
+        Operand::Symbol(name, _) | Operand::Address(AddressBase::Symbol(name), _) => {
+            names.push(name)
+        }
         Operand::Vector(list) | Operand::List(list) | Operand::Composite(list) => {
             list.iter().for_each(|o| symbols_of(o, names));
         }
@@ -233,12 +249,22 @@ impl<'m> Decoder<'m> {
             }
         }
         let named: HashSet<&str> = named.into_iter().collect();
-        let module_scope = self.module.variables.iter().filter(|v| named.contains(v.name.as_str()));
-        let function_scope = reached.iter().filter_map(|f| f.body.as_ref()).flat_map(|b| &b.variables);
+        let module_scope = self
+            .module
+            .variables
+            .iter()
+            .filter(|v| named.contains(v.name.as_str()));
+        let function_scope = reached
+            .iter()
+            .filter_map(|f| f.body.as_ref())
+            .flat_map(|b| &b.variables);
         let mut at = 0u64;
         let mut dynamic_align = 16u64;
         let mut dynamic = Vec::new();
-        for v in module_scope.chain(function_scope).filter(|v| v.space == Space::Shared) {
+        for v in module_scope
+            .chain(function_scope)
+            .filter(|v| v.space == Space::Shared)
+        {
             let align = u64::from(v.align.max(1));
             if v.unsized_array || v.linkage == Linkage::Extern {
                 dynamic_align = dynamic_align.max(align);
@@ -249,7 +275,11 @@ impl<'m> Decoder<'m> {
             self.shared.insert(v.name.clone(), at);
             at += v.size;
         }
-        let end = if dynamic.is_empty() { at } else { at.next_multiple_of(dynamic_align) };
+        let end = if dynamic.is_empty() {
+            at
+        } else {
+            at.next_multiple_of(dynamic_align)
+        };
         for name in dynamic {
             self.shared.insert(name, end);
         }
@@ -260,7 +290,12 @@ impl<'m> Decoder<'m> {
         Ok(())
     }
 
-    fn link(&mut self, entry: &'m ast::Function, reached: &[&'m ast::Function], params: &[ParamLayout]) -> Result<(), LoadError> {
+    fn link(
+        &mut self,
+        entry: &'m ast::Function,
+        reached: &[&'m ast::Function],
+        params: &[ParamLayout],
+    ) -> Result<(), LoadError> {
         let recursive = super::call::recursive(reached);
         let mut pc = 0u32;
         for (k, function) in reached.iter().enumerate() {
@@ -278,7 +313,15 @@ impl<'m> Decoder<'m> {
             pc += function.body.as_ref().map_or(0, |b| b.instructions.len()) as u32 + 1;
         }
         for (k, function) in reached.iter().enumerate() {
-            self.frame(k, function, if std::ptr::eq(*function, entry) { Some(params) } else { None });
+            self.frame(
+                k,
+                function,
+                if std::ptr::eq(*function, entry) {
+                    Some(params)
+                } else {
+                    None
+                },
+            );
             self.functions[k].slots = self.assign_slots(function);
             self.decode_body(k, function)?;
         }
@@ -303,7 +346,10 @@ impl<'m> Decoder<'m> {
                 }
             }
             None => {
-                for (list, out) in [(&function.returns, &mut info.returns), (&function.params, &mut info.params)] {
+                for (list, out) in [
+                    (&function.returns, &mut info.returns),
+                    (&function.params, &mut info.params),
+                ] {
                     for p in list {
                         let here = put(p.size, p.align);
                         out.push((here, p.size));
@@ -342,7 +388,9 @@ impl<'m> Decoder<'m> {
             (_, 5..=8) => 2,
             _ => 3,
         };
-        let shared: Vec<Option<usize>> = (0..body.regs.len()).map(|r| (!analysis.watched[r]).then(|| class(r))).collect();
+        let shared: Vec<Option<usize>> = (0..body.regs.len())
+            .map(|r| (!analysis.watched[r]).then(|| class(r)))
+            .collect();
         let (places, needed) = flow::allocate(&analysis, &shared, SLOTS_OF_CLASS.len());
         let mut bases = Vec::new();
         for (class, &count) in needed.iter().enumerate() {
@@ -358,14 +406,16 @@ impl<'m> Decoder<'m> {
             let width = SLOTS_OF_CLASS[class(r)];
             if analysis.watched[r] {
                 let slot = self.take_slots(width);
-                self.widths.push((slot, if class(r) == 0 { 0 } else { width * 4 }));
+                self.widths
+                    .push((slot, if class(r) == 0 { 0 } else { width * 4 }));
                 self.slots.push(slot);
                 let mask = self.take_slots(1);
                 self.widths.push((mask, 0));
                 self.watch_slots.push(mask);
                 self.mask_slots.insert(r, mask);
             } else if analysis.lives[r].is_some() {
-                self.slots.push(bases[class(r)] + places[r] as u32 * width * SLOT);
+                self.slots
+                    .push(bases[class(r)] + places[r] as u32 * width * SLOT);
             } else {
                 // Declared and never used.
                 self.slots.push(SINK);
@@ -377,9 +427,15 @@ impl<'m> Decoder<'m> {
 
     /// Wraps an instruction that touches watched registers.
     fn watch(&mut self, at: usize, inst: &mut Inst) {
-        let Some(analysis) = &self.analysis else { return };
+        let Some(analysis) = &self.analysis else {
+            return;
+        };
         let effects = &analysis.effects[at];
-        let slots = |list: &[usize]| list.iter().filter_map(|r| self.mask_slots.get(r).copied()).collect::<Vec<u32>>();
+        let slots = |list: &[usize]| {
+            list.iter()
+                .filter_map(|r| self.mask_slots.get(r).copied())
+                .collect::<Vec<u32>>()
+        };
         let (reads, writes) = (slots(&effects.reads), slots(&effects.writes));
         let harm: Vec<(u32, String)> = effects
             .harm
@@ -390,7 +446,15 @@ impl<'m> Decoder<'m> {
             return;
         }
         let pc = self.insts.len() as u32;
-        self.watches.insert(pc, Watch { inner: inst.run, reads, harm, writes });
+        self.watches.insert(
+            pc,
+            Watch {
+                inner: inst.run,
+                reads,
+                harm,
+                writes,
+            },
+        );
         inst.run = super::watch::watched;
     }
 
@@ -417,7 +481,11 @@ impl<'m> Decoder<'m> {
                 function: index as u32,
             });
         }
-        let end = if function.is_entry { ops::control::exit(self) } else { ops::control::ret(self) };
+        let end = if function.is_entry {
+            ops::control::exit(self)
+        } else {
+            ops::control::ret(self)
+        };
         self.insts.push(end);
         self.info.push(InstInfo {
             opcode: "exit".into(),
@@ -449,7 +517,9 @@ impl<'m> Decoder<'m> {
             by_module_index: self
                 .names
                 .iter()
-                .filter_map(|(name, &f)| Some((module.functions.iter().position(|m| m.name == *name)?, f)))
+                .filter_map(|(name, &f)| {
+                    Some((module.functions.iter().position(|m| m.name == *name)?, f))
+                })
                 .collect(),
             widths: self.widths,
             watches: self.watches,
@@ -461,19 +531,41 @@ impl<'m> Decoder<'m> {
 
     /// An instruction that does `run` on nothing yet.
     pub fn inst(&self, run: super::program::Handler) -> Inst {
-        Inst { run, guard: TRUE, guard_xor: 0, d: SINK, a: SINK, b: SINK, c: SINK, imm: 0, aux: 0, extra: 0 }
+        Inst {
+            run,
+            guard: TRUE,
+            guard_xor: 0,
+            d: SINK,
+            a: SINK,
+            b: SINK,
+            c: SINK,
+            imm: 0,
+            aux: 0,
+            extra: 0,
+        }
     }
 
     /// The error that this instruction, or `detail` about it, is not executed here.
     pub fn unsupported<T>(&self, detail: impl Into<String>) -> Result<T, LoadError> {
         let detail = detail.into();
-        let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
-        Err(LoadError::Unsupported { line: self.line, instruction: self.spelled.clone(), detail })
+        let detail = if detail.is_empty() {
+            detail
+        } else {
+            format!(": {detail}")
+        };
+        Err(LoadError::Unsupported {
+            line: self.line,
+            instruction: self.spelled.clone(),
+            detail,
+        })
     }
 
     /// The error that the text means nothing.
     pub fn invalid<T>(&self, message: impl Into<String>) -> Result<T, LoadError> {
-        Err(LoadError::Invalid { line: self.line, message: format!("`{}`: {}", self.spelled, message.into()) })
+        Err(LoadError::Invalid {
+            line: self.line,
+            message: format!("`{}`: {}", self.spelled, message.into()),
+        })
     }
 
     /// Appends further operands; the index of the first.
@@ -559,7 +651,9 @@ impl<'m> Decoder<'m> {
     pub fn src_any(&mut self, operand: &Operand, ty: Type) -> Result<u32, LoadError> {
         match operand {
             Operand::Reg(reg) => Ok(self.reg(*reg)),
-            Operand::Int(value) if ty == Type::Pred => Ok(self.constant(if *value != 0 { u64::from(u32::MAX) } else { 0 }, 4)),
+            Operand::Int(value) if ty == Type::Pred => {
+                Ok(self.constant(if *value != 0 { u64::from(u32::MAX) } else { 0 }, 4))
+            }
             Operand::Int(value) => {
                 let bits = match ty {
                     // An integer literal where a float is wanted is its value only for 16-bit hex bit patterns.
@@ -606,7 +700,10 @@ impl<'m> Decoder<'m> {
             return Ok(known.slot);
         }
         let slot = self.take_slots(if width == 64 { 2 } else { 1 });
-        self.specials.push(SpecialSlot { name: name.into(), slot });
+        self.specials.push(SpecialSlot {
+            name: name.into(),
+            slot,
+        });
         Ok(slot)
     }
 
@@ -628,7 +725,9 @@ impl<'m> Decoder<'m> {
             Some(Place::Fixed(_, address)) => address.wrapping_add_signed(offset),
             // The address of a kernel parameter: its offset, which `cvta.param` makes generic.
             Some(Place::Param(at)) => u64::from(at).wrapping_add_signed(offset),
-            Some(Place::Frame(_)) => return self.unsupported(format!("address of `{name}` outside mov")),
+            Some(Place::Frame(_)) => {
+                return self.unsupported(format!("address of `{name}` outside mov"));
+            }
             None => return Err(LoadError::Unresolved(name.into())),
         };
         Ok(self.constant(bits, ty.size()))
@@ -679,11 +778,23 @@ impl<'m> Decoder<'m> {
                     4 => false,
                     n => return self.invalid(format!("address register of {n} bytes")),
                 };
-                Ok(Address { slot: self.reg(*reg), wide, offset: *offset, in_frame: false, space: None })
+                Ok(Address {
+                    slot: self.reg(*reg),
+                    wide,
+                    offset: *offset,
+                    in_frame: false,
+                    space: None,
+                })
             }
             AddressBase::Absolute => {
                 let slot = self.constant(*offset as u64, 8);
-                Ok(Address { slot, wide: true, offset: 0, in_frame: false, space: None })
+                Ok(Address {
+                    slot,
+                    wide: true,
+                    offset: 0,
+                    in_frame: false,
+                    space: None,
+                })
             }
             AddressBase::Symbol(name) => {
                 let (bits, in_frame, space) = match self.place(name) {
@@ -693,7 +804,13 @@ impl<'m> Decoder<'m> {
                     None => return Err(LoadError::Unresolved(name.clone())),
                 };
                 let slot = self.constant(bits.wrapping_add_signed(*offset), 8);
-                Ok(Address { slot, wide: true, offset: 0, in_frame, space: Some(space) })
+                Ok(Address {
+                    slot,
+                    wide: true,
+                    offset: 0,
+                    in_frame,
+                    space: Some(space),
+                })
             }
         }
     }

@@ -28,15 +28,32 @@ fn reads_first(opcode: &[String]) -> bool {
 fn acts(opcode: &str) -> bool {
     matches!(
         opcode,
-        "st" | "red" | "atom" | "setp" | "bar" | "barrier" | "brx" | "call" | "shfl" | "vote" | "match" | "redux" | "cp" | "mbarrier"
-            | "nanosleep" | "stmatrix"
+        "st" | "red"
+            | "atom"
+            | "setp"
+            | "bar"
+            | "barrier"
+            | "brx"
+            | "call"
+            | "shfl"
+            | "vote"
+            | "match"
+            | "redux"
+            | "cp"
+            | "mbarrier"
+            | "nanosleep"
+            | "stmatrix"
     )
 }
 
 fn registers(operand: &Operand, out: &mut Vec<usize>) {
     match operand {
-        Operand::Reg(RegId(r)) | Operand::NotReg(RegId(r)) | Operand::Address(AddressBase::Reg(RegId(r)), _) => out.push(*r as usize),
-        Operand::Vector(list) | Operand::List(list) | Operand::Composite(list) => list.iter().for_each(|o| registers(o, out)),
+        Operand::Reg(RegId(r))
+        | Operand::NotReg(RegId(r))
+        | Operand::Address(AddressBase::Reg(RegId(r)), _) => out.push(*r as usize),
+        Operand::Vector(list) | Operand::List(list) | Operand::Composite(list) => {
+            list.iter().for_each(|o| registers(o, out))
+        }
         Operand::Pair(a, b) => {
             registers(a, out);
             registers(b, out);
@@ -50,14 +67,18 @@ pub fn effects(inst: &Instruction) -> Effects {
     let mut e = Effects::default();
     let mut sources = &inst.operands[..];
     if let Some((first, rest)) = inst.operands.split_first()
-        && matches!(first, Operand::Reg(_) | Operand::Vector(_) | Operand::Pair(..) | Operand::Sink)
+        && matches!(
+            first,
+            Operand::Reg(_) | Operand::Vector(_) | Operand::Pair(..) | Operand::Sink
+        )
         && !reads_first(&inst.opcode)
     {
         registers(first, &mut e.writes);
         sources = rest;
     }
     for operand in sources {
-        let harmful = acts(&inst.opcode[0]) || matches!(operand, Operand::Address(..) | Operand::Composite(_));
+        let harmful = acts(&inst.opcode[0])
+            || matches!(operand, Operand::Address(..) | Operand::Composite(_));
         registers(operand, if harmful { &mut e.harm } else { &mut e.reads });
     }
     if let Some(guard) = inst.guard {
@@ -127,7 +148,12 @@ fn blocks(body: &Body) -> Vec<BasicBlock> {
     for &at in body.labels.values() {
         starts[at.min(count)] = true;
     }
-    let ends = |i: &Instruction| matches!(i.opcode[0].as_str(), "bra" | "brx" | "ret" | "exit" | "trap");
+    let ends = |i: &Instruction| {
+        matches!(
+            i.opcode[0].as_str(),
+            "bra" | "brx" | "ret" | "exit" | "trap"
+        )
+    };
     for (k, inst) in body.instructions.iter().enumerate() {
         if ends(inst) {
             starts[k + 1] = true;
@@ -151,7 +177,13 @@ fn blocks(body: &Body) -> Vec<BasicBlock> {
                 }
                 "brx" => {
                     if let Some(Operand::Symbol(table, _)) = last.operands.get(1) {
-                        next.extend(body.branch_targets.get(table).into_iter().flatten().filter_map(label));
+                        next.extend(
+                            body.branch_targets
+                                .get(table)
+                                .into_iter()
+                                .flatten()
+                                .filter_map(label),
+                        );
                     }
                 }
                 _ => {}
@@ -159,7 +191,10 @@ fn blocks(body: &Body) -> Vec<BasicBlock> {
             if !ends(last) || last.guard.is_some() {
                 next.extend(block_at(end));
             }
-            BasicBlock { range: first..end, next }
+            BasicBlock {
+                range: first..end,
+                next,
+            }
         })
         .collect()
 }
@@ -180,10 +215,18 @@ pub fn analyse(body: &Body) -> Analysis {
     let effects: Vec<Effects> = body.instructions.iter().map(effects).collect();
     let count = body.regs.len();
     if body.instructions.is_empty() {
-        return Analysis { lives: vec![None; count], watched: vec![false; count], effects };
+        return Analysis {
+            lives: vec![None; count],
+            watched: vec![false; count],
+            effects,
+        };
     }
     let blocks = blocks(body);
-    Analysis { lives: lives(body, &effects, &blocks), watched: watched(body, &effects, &blocks), effects }
+    Analysis {
+        lives: lives(body, &effects, &blocks),
+        watched: watched(body, &effects, &blocks),
+        effects,
+    }
 }
 
 fn lives(body: &Body, effects: &[Effects], blocks: &[BasicBlock]) -> Vec<Option<(usize, usize)>> {
@@ -226,10 +269,16 @@ fn lives(body: &Body, effects: &[Effects], blocks: &[BasicBlock]) -> Vec<Option<
     };
     for (b, block) in blocks.iter().enumerate() {
         live_in[b].iter().for_each(|r| extend(r, block.range.start));
-        live_out(&live_in, b).iter().for_each(|r| extend(r, block.range.end - 1));
+        live_out(&live_in, b)
+            .iter()
+            .for_each(|r| extend(r, block.range.end - 1));
         for k in block.range.clone() {
             let e = &effects[k];
-            e.writes.iter().chain(&e.reads).chain(&e.harm).for_each(|&r| extend(r, k));
+            e.writes
+                .iter()
+                .chain(&e.reads)
+                .chain(&e.harm)
+                .for_each(|&r| extend(r, k));
         }
     }
     lives
@@ -290,14 +339,23 @@ fn watched(body: &Body, effects: &[Effects], blocks: &[BasicBlock]) -> Vec<bool>
 /// Gives registers places, counted in units of a class, so that registers alive at once never share:
 /// `classes[r]` is a register's class, `None` keeps it out. Returns the place of each and, for each class,
 /// how many places it needs.
-pub fn allocate(analysis: &Analysis, classes: &[Option<usize>], class_count: usize) -> (Vec<usize>, Vec<usize>) {
+pub fn allocate(
+    analysis: &Analysis,
+    classes: &[Option<usize>],
+    class_count: usize,
+) -> (Vec<usize>, Vec<usize>) {
     let mut places = vec![0; classes.len()];
     let mut needed = vec![0; class_count];
     let mut free: Vec<Vec<usize>> = vec![Vec::new(); class_count];
-    let mut order: Vec<(usize, usize, usize)> =
-        analysis.lives.iter().enumerate().filter_map(|(r, life)| classes[r].and(*life).map(|(s, e)| (s, e, r))).collect();
+    let mut order: Vec<(usize, usize, usize)> = analysis
+        .lives
+        .iter()
+        .enumerate()
+        .filter_map(|(r, life)| classes[r].and(*life).map(|(s, e)| (s, e, r)))
+        .collect();
     order.sort_unstable();
-    let mut active: std::collections::BinaryHeap<std::cmp::Reverse<(usize, usize)>> = Default::default();
+    let mut active: std::collections::BinaryHeap<std::cmp::Reverse<(usize, usize)>> =
+        Default::default();
     for (start, end, r) in order {
         // A register that dies at an instruction keeps its place through it: handlers may write their result
         // before they have read every lane of every source.

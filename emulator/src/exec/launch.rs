@@ -118,12 +118,18 @@ pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Envir
         serial: LAUNCHES.fetch_add(1, Ordering::Relaxed) + 1,
         printed: Mutex::new(String::new()),
         places: super::race::GlobalPlaces::default(),
-        budget: AtomicI64::new(env.budget.and_then(|b| i64::try_from(b).ok()).unwrap_or(i64::MAX)),
+        budget: AtomicI64::new(
+            env.budget
+                .and_then(|b| i64::try_from(b).ok())
+                .unwrap_or(i64::MAX),
+        ),
     };
     let blocks: u64 = config.grid.iter().map(|&g| u64::from(g)).product();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if env.threads == 0 { cores } else { env.threads };
-    let workers = threads.min(usize::try_from(blocks).unwrap_or(usize::MAX)).max(1);
+    let workers = threads
+        .min(usize::try_from(blocks).unwrap_or(usize::MAX))
+        .max(1);
     let job = Job {
         kernel,
         state: &state,
@@ -138,11 +144,18 @@ pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Envir
         counters.add(&job.work(0));
     } else {
         let parts = std::thread::scope(|scope| {
-            let handles: Vec<_> = (0..workers as u64).map(|w| scope.spawn({
-                let job = &job;
-                move || job.work(w)
-            })).collect();
-            handles.into_iter().map(|h| h.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect::<Vec<_>>()
+            let handles: Vec<_> = (0..workers as u64)
+                .map(|w| {
+                    scope.spawn({
+                        let job = &job;
+                        move || job.work(w)
+                    })
+                })
+                .collect();
+            handles
+                .into_iter()
+                .map(|h| h.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+                .collect::<Vec<_>>()
         });
         for part in &parts {
             counters.add(part);
@@ -151,8 +164,15 @@ pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Envir
     counters.blocks = blocks;
     counters.warps = blocks * u64::from(config.block.iter().product::<u32>().div_ceil(32));
     let fault = job.fault.into_inner().unwrap_or_else(|e| e.into_inner());
-    let printed = state.printed.into_inner().unwrap_or_else(|e| e.into_inner());
-    Outcome { counters, fault, printed }
+    let printed = state
+        .printed
+        .into_inner()
+        .unwrap_or_else(|e| e.into_inner());
+    Outcome {
+        counters,
+        fault,
+        printed,
+    }
 }
 
 struct Job<'a> {
@@ -171,7 +191,10 @@ impl Job<'_> {
         let mut counters = Counters::new(self.kernel.program.insts.len());
         let counts: *mut InstructionCounts = counters.instructions.as_mut_ptr();
         let program = &*self.kernel.program;
-        let mut random = self.state.seed.map(|s| Xoshiro256PlusPlus::seed_from_u64(s.wrapping_add(worker)));
+        let mut random = self
+            .state
+            .seed
+            .map(|s| Xoshiro256PlusPlus::seed_from_u64(s.wrapping_add(worker)));
         let mut resident: Vec<Resident> = Vec::new();
         let mut idle: Vec<Resident> = Vec::new();
         let wanted = if self.state.config.cooperative {
@@ -183,7 +206,8 @@ impl Job<'_> {
         };
         let mut owned = worker;
         loop {
-            let stuck = resident.len() < MOST_RESIDENTS && resident.iter().all(|r| r.turns > LONG_STAY);
+            let stuck =
+                resident.len() < MOST_RESIDENTS && resident.iter().all(|r| r.turns > LONG_STAY);
             while resident.len() < wanted || (stuck && resident.len() <= wanted.saturating_mul(2)) {
                 // All blocks of a cooperative launch are resident, dealt out evenly.
                 let linear = if self.state.config.cooperative {
@@ -196,14 +220,18 @@ impl Job<'_> {
                 if linear >= self.blocks {
                     break;
                 }
-                let mut place = idle.pop().unwrap_or_else(|| Resident::new(program, self.state));
+                let mut place = idle
+                    .pop()
+                    .unwrap_or_else(|| Resident::new(program, self.state));
                 place.begin(linear, self.state, program);
                 resident.push(place);
             }
             if resident.is_empty() || self.abort.load(Ordering::Relaxed) {
                 return counters;
             }
-            let first = random.as_mut().map_or(0, |r| r.next_u32() as usize % resident.len());
+            let first = random
+                .as_mut()
+                .map_or(0, |r| r.next_u32() as usize % resident.len());
             let mut done = Vec::new();
             for k in 0..resident.len() {
                 let at = (first + k) % resident.len();

@@ -34,8 +34,10 @@ impl LocalMemory {
         let mut moved = vec![0xa5; stride * 32];
         let mut written = vec![0; stride * 32];
         for lane in 0..32 {
-            moved[lane * stride..][..self.stride].copy_from_slice(&self.bytes[lane * self.stride..][..self.stride]);
-            written[lane * stride..][..self.stride].copy_from_slice(&self.written[lane * self.stride..][..self.stride]);
+            moved[lane * stride..][..self.stride]
+                .copy_from_slice(&self.bytes[lane * self.stride..][..self.stride]);
+            written[lane * stride..][..self.stride]
+                .copy_from_slice(&self.written[lane * self.stride..][..self.stride]);
         }
         (self.bytes, self.written, self.stride) = (moved, written, stride);
         true
@@ -50,7 +52,9 @@ impl LocalMemory {
     /// Whether each byte of a thread's range was written.
     #[inline(always)]
     pub fn is_written(&self, lane: usize, offset: usize, len: usize) -> bool {
-        self.written[lane * self.stride + offset..][..len].iter().all(|&w| w != 0)
+        self.written[lane * self.stride + offset..][..len]
+            .iter()
+            .all(|&w| w != 0)
     }
 
     /// Marks a thread's range written, or not.
@@ -67,8 +71,10 @@ impl LocalMemory {
     /// Copies a range of a thread within its memory, with what is known of it.
     pub fn copy(&mut self, lane: usize, from: usize, to: usize, len: usize) {
         let base = lane * self.stride;
-        self.bytes.copy_within(base + from..base + from + len, base + to);
-        self.written.copy_within(base + from..base + from + len, base + to);
+        self.bytes
+            .copy_within(base + from..base + from + len, base + to);
+        self.written
+            .copy_within(base + from..base + from + len, base + to);
     }
 
     /// Nothing is written any more.

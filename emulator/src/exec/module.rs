@@ -98,13 +98,25 @@ impl Module {
     ///
     /// # Errors
     /// Anything the emulator would not execute faithfully is refused here, by name and line.
-    pub fn load(module: &ast::Module, sm: u32, space: &AddressSpace, ordinal: u32) -> Result<Module, LoadError> {
+    pub fn load(
+        module: &ast::Module,
+        sm: u32,
+        space: &AddressSpace,
+        ordinal: u32,
+    ) -> Result<Module, LoadError> {
         if module.target > sm {
-            return Err(LoadError::Target { target: module.target, device: sm });
+            return Err(LoadError::Target {
+                target: module.target,
+                device: sm,
+            });
         }
         let globals = super::symbols::place_globals(module, space, ordinal)?;
         let mut kernels = BTreeMap::new();
-        for function in module.functions.iter().filter(|f| f.is_entry && f.body.is_some()) {
+        for function in module
+            .functions
+            .iter()
+            .filter(|f| f.is_entry && f.body.is_some())
+        {
             let kernel = super::decode::kernel(module, function, &globals)?;
             kernels.insert(kernel.name.clone(), Arc::new(kernel));
         }

@@ -6,7 +6,13 @@ use std::ffi::CString;
 ///
 /// # Errors
 /// A conversion that C does not have.
-pub fn convert(conversion: char, spec: &str, long: bool, bits: u64, text: Option<&str>) -> Result<String, String> {
+pub fn convert(
+    conversion: char,
+    spec: &str,
+    long: bool,
+    bits: u64,
+    text: Option<&str>,
+) -> Result<String, String> {
     let length = if long { "ll" } else { "" };
     let make = |s: String| CString::new(s).map_err(|e| e.to_string());
     let mut buffer = vec![0u8; 512 + text.map_or(0, str::len)];
@@ -48,7 +54,8 @@ pub fn convert(conversion: char, spec: &str, long: bool, bits: u64, text: Option
         }
         other => return Err(format!("printf conversion %{other}")),
     };
-    let len = usize::try_from(written).map_err(|_| format!("printf could not convert %{spec}{conversion}"))?;
+    let len = usize::try_from(written)
+        .map_err(|_| format!("printf could not convert %{spec}{conversion}"))?;
     buffer.truncate(len.min(room - 1));
     Ok(String::from_utf8_lossy(&buffer).into_owned())
 }

@@ -80,7 +80,13 @@ fn join_ticks(map: &mut HashMap<u64, Ticks>, block: u64, ticks: &Ticks) {
             map.insert(block, ticks.clone());
         }
         Some(mine) if mine.iter().zip(ticks.iter()).all(|(a, b)| a >= b) => {}
-        Some(mine) => *mine = mine.iter().zip(ticks.iter()).map(|(a, b)| *a.max(b)).collect(),
+        Some(mine) => {
+            *mine = mine
+                .iter()
+                .zip(ticks.iter())
+                .map(|(a, b)| *a.max(b))
+                .collect()
+        }
     }
 }
 
@@ -113,8 +119,11 @@ impl BlockOrder {
     pub fn arrive(&mut self, barrier: usize, warp: usize) {
         let row = self.row(warp);
         let count = self.warps;
-        let gathering = self.barriers[barrier]
-            .get_or_insert_with(|| Gathering { ordered: vec![0; count], fenced: vec![0; count], remote: Remote::default() });
+        let gathering = self.barriers[barrier].get_or_insert_with(|| Gathering {
+            ordered: vec![0; count],
+            fenced: vec![0; count],
+            remote: Remote::default(),
+        });
         join(&mut gathering.ordered, &self.ordered[row.clone()]);
         gathering.ordered[warp] = self.tick;
         join(&mut gathering.fenced, &self.fenced[row]);
@@ -125,7 +134,9 @@ impl BlockOrder {
 
     /// A barrier completes for the warps that waited.
     pub fn complete(&mut self, barrier: usize, warps: &[u32]) {
-        let Some(gathering) = self.barriers[barrier].take() else { return };
+        let Some(gathering) = self.barriers[barrier].take() else {
+            return;
+        };
         for &warp in warps {
             let row = self.row(warp as usize);
             join(&mut self.ordered[row.clone()], &gathering.ordered);
@@ -205,7 +216,10 @@ pub struct SharedRaces {
 impl SharedRaces {
     /// For `len` bytes; the shadow is made when the check first wants it.
     pub fn new(len: usize) -> SharedRaces {
-        SharedRaces { words: Vec::new(), len }
+        SharedRaces {
+            words: Vec::new(),
+            len,
+        }
     }
 
     /// A new block.
@@ -229,7 +243,12 @@ impl Warp {
     /// # Errors
     /// The flow to return where it races.
     #[inline(always)]
-    pub fn shared_race(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<(), Flow> {
+    pub fn shared_race(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<(), Flow> {
         // SAFETY: no other reference to the block is alive while a handler runs.
         let block = unsafe { self.block() };
         let me = self.index as usize;
@@ -238,7 +257,10 @@ impl Warp {
         if shadow.words.is_empty() {
             shadow.words = vec![Word::default(); shadow.len.div_ceil(4)];
         }
-        let strong = matches!(access.kind, Kind::Atomic | Kind::StrongLoad | Kind::StrongStore);
+        let strong = matches!(
+            access.kind,
+            Kind::Atomic | Kind::StrongLoad | Kind::StrongStore
+        );
         let writes = access.kind.only_writes() || access.kind == Kind::Atomic;
         let reads = access.kind.reads() && access.kind != Kind::Atomic;
         let own = order.known(me, me);
@@ -256,32 +278,57 @@ impl Warp {
                 at += take;
                 let cell = &mut shadow.words[word];
                 // Against the last write.
-                if cell.write_tick != 0 && cell.write_bytes & bytes & 0xf != 0 && !(strong && cell.write_bytes & STRONG != 0) {
+                if cell.write_tick != 0
+                    && cell.write_bytes & bytes & 0xf != 0
+                    && !(strong && cell.write_bytes & STRONG != 0)
+                {
                     let warp = usize::from(cell.write_warp);
                     let same_lane = warp == me && usize::from(cell.write_lane) == lane;
-                    let known = if warp == me { own } else { order.known(me, warp) };
+                    let known = if warp == me {
+                        own
+                    } else {
+                        order.known(me, warp)
+                    };
                     // Lanes of a warp that write the same word in one instruction leave one of the values.
                     let together = warp == me && !reads;
                     if !same_lane && !together && cell.write_tick > known {
-                        conflict = Some(Conflict { lane, word, other_warp: warp as u32, other_lane: cell.write_lane, other_wrote: true });
+                        conflict = Some(Conflict {
+                            lane,
+                            word,
+                            other_warp: warp as u32,
+                            other_lane: cell.write_lane,
+                            other_wrote: true,
+                        });
                         break 'lanes;
                     }
                 }
                 // A write against the reads since.
                 if writes && cell.readers != 0 && !(strong && cell.read_lane & STRONG != 0) {
                     for warp in bits(cell.readers) {
-                        let known = if warp == me { own } else { order.known(me, warp) };
+                        let known = if warp == me {
+                            own
+                        } else {
+                            order.known(me, warp)
+                        };
                         let lane_of = cell.read_lane & !STRONG;
                         let same_lane = warp == me && usize::from(lane_of) == lane;
                         if !same_lane && cell.read_tick > known {
-                            conflict = Some(Conflict { lane, word, other_warp: warp as u32, other_lane: lane_of, other_wrote: false });
+                            conflict = Some(Conflict {
+                                lane,
+                                word,
+                                other_warp: warp as u32,
+                                other_lane: lane_of,
+                                other_wrote: false,
+                            });
                             break 'lanes;
                         }
                     }
                 }
                 if writes {
                     // Parts of a word written one after another by one lane add up.
-                    let more = cell.write_tick == tick && usize::from(cell.write_warp) == me && usize::from(cell.write_lane) == lane;
+                    let more = cell.write_tick == tick
+                        && usize::from(cell.write_warp) == me
+                        && usize::from(cell.write_lane) == lane;
                     let kept = if more { cell.write_bytes & 0xf } else { 0 };
                     *cell = Word {
                         write_tick: tick,
@@ -302,7 +349,11 @@ impl Warp {
                     } else {
                         cell.readers |= 1 << me;
                         let lane_of = cell.read_lane & !STRONG;
-                        let keep = if usize::from(lane_of) == lane { lane_of } else { MANY };
+                        let keep = if usize::from(lane_of) == lane {
+                            lane_of
+                        } else {
+                            MANY
+                        };
                         cell.read_lane = keep | (cell.read_lane & flag);
                     }
                 }
@@ -319,11 +370,19 @@ impl Warp {
         let verb = if access.kind.reads() { "read" } else { "write" };
         let other = if c.other_wrote { "write" } else { "read" };
         let who = if c.other_warp == self.index {
-            if c.other_lane & MANY != 0 { "other lanes of the same warp".to_string() } else { format!("lane {} of the same warp", c.other_lane) }
+            if c.other_lane & MANY != 0 {
+                "other lanes of the same warp".to_string()
+            } else {
+                format!("lane {} of the same warp", c.other_lane)
+            }
         } else {
             format!("warp {}", c.other_warp)
         };
-        let missing = if c.other_warp == self.index { "__syncwarp" } else { "barrier" };
+        let missing = if c.other_warp == self.index {
+            "__syncwarp"
+        } else {
+            "barrier"
+        };
         let text = format!(
             "{verb} at shared address {:#x} by warp {} lane {} races with a {other} by {who}: no {missing} between them",
             c.word * 4,
@@ -338,14 +397,23 @@ impl Warp {
     /// # Errors
     /// The flow to return where it races.
     #[inline(always)]
-    pub fn global_race(&mut self, mask: u32, addresses: &[u64; 32], access: Access, allocation: &Allocation) -> Result<(), Flow> {
+    pub fn global_race(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+        allocation: &Allocation,
+    ) -> Result<(), Flow> {
         let cells = allocation.race_cells();
         if cells.is_null() {
             return Ok(());
         }
         // SAFETY: no other reference to the block is alive while a handler runs.
         let block = unsafe { self.block() };
-        let strong = matches!(access.kind, Kind::Atomic | Kind::StrongLoad | Kind::StrongStore);
+        let strong = matches!(
+            access.kind,
+            Kind::Atomic | Kind::StrongLoad | Kind::StrongStore
+        );
         let writes = access.kind.only_writes() || access.kind == Kind::Atomic;
         let me = Stamp {
             serial: self.launch().serial & cell::SERIAL_MAX,
@@ -389,7 +457,10 @@ impl Warp {
                     }
                 }
                 // A later read does not hide the write it came after.
-                let same = current && before.block == me.block && before.warp == me.warp && before.tick == me.tick;
+                let same = current
+                    && before.block == me.block
+                    && before.warp == me.warp
+                    && before.tick == me.tick;
                 let value = if same && before.writes == writes && before.strong == strong {
                     new | old & cell::HALVES
                 } else if current && before.writes && !writes {
@@ -405,7 +476,10 @@ impl Warp {
             Some((lane, granule, other)) => {
                 let verb = if writes { "write" } else { "read" };
                 let theirs = if other.writes { "write" } else { "read" };
-                let name = allocation.name.as_ref().map_or(String::new(), |n| format!(" (`{n}`)"));
+                let name = allocation
+                    .name
+                    .as_ref()
+                    .map_or(String::new(), |n| format!(" (`{n}`)"));
                 let whom = if other.block == me.block {
                     format!("warp {} of the same block", other.warp)
                 } else {
@@ -462,11 +536,19 @@ impl Warp {
         for lane in bits(mask) {
             let address = addresses[lane];
             if self.is_shared(address, access) {
-                let place = block.order.places.entry(address & 0xffff_ffff).or_insert_with(|| (vec![0; ticks.len()], Remote::default()));
+                let place = block
+                    .order
+                    .places
+                    .entry(address & 0xffff_ffff)
+                    .or_insert_with(|| (vec![0; ticks.len()], Remote::default()));
                 join(&mut place.0, &ticks);
                 join_remote(&mut place.1, &remote);
             } else {
-                let mut places = self.launch().places.lock().unwrap_or_else(|e| e.into_inner());
+                let mut places = self
+                    .launch()
+                    .places
+                    .lock()
+                    .unwrap_or_else(|e| e.into_inner());
                 let place = places.entry(address).or_default();
                 join_ticks(place, block.linear, &Ticks::from(ticks.as_slice()));
                 for (other, ticks) in remote.iter() {
@@ -494,10 +576,20 @@ impl Warp {
                     None => continue,
                 }
             } else {
-                let places = self.launch().places.lock().unwrap_or_else(|e| e.into_inner());
-                let Some(place) = places.get(&address) else { continue };
+                let places = self
+                    .launch()
+                    .places
+                    .lock()
+                    .unwrap_or_else(|e| e.into_inner());
+                let Some(place) = places.get(&address) else {
+                    continue;
+                };
                 let own = place.get(&block.linear).map(|t| t.to_vec());
-                let others = place.iter().filter(|(b, _)| **b != block.linear).map(|(b, t)| (*b, t.clone())).collect();
+                let others = place
+                    .iter()
+                    .filter(|(b, _)| **b != block.linear)
+                    .map(|(b, t)| (*b, t.clone()))
+                    .collect();
                 (own, Arc::new(others))
             };
             let order = &mut block.order;
@@ -561,7 +653,11 @@ impl Stamp {
             | if self.writes { cell::WRITES } else { 0 }
             | if self.strong { cell::STRONG } else { 0 }
             | cell::VALID;
-        flags | u64::from(self.tick) << 6 | u64::from(self.warp) << 26 | self.block << 31 | self.serial << 53
+        flags
+            | u64::from(self.tick) << 6
+            | u64::from(self.warp) << 26
+            | self.block << 31
+            | self.serial << 53
     }
 
     #[inline(always)]
@@ -587,7 +683,9 @@ fn ordered(before: &Stamp, now: &Stamp, order: &BlockOrder, me: usize) -> bool {
         return before.warp == now.warp || before.tick <= order.known(me, before.warp as usize);
     }
     match order.remote[me].get(&before.block) {
-        Some(ticks) => ticks.get(before.warp as usize).is_some_and(|&t| before.tick <= t),
+        Some(ticks) => ticks
+            .get(before.warp as usize)
+            .is_some_and(|&t| before.tick <= t),
         None => false,
     }
 }

@@ -23,7 +23,8 @@ impl AlignedBytes {
 
     fn layout(len: usize) -> Layout {
         let size = len.max(1).next_multiple_of(128);
-        Layout::from_size_align(size, 128).unwrap_or_else(|_| panic!("{len} bytes do not fit the address space"))
+        Layout::from_size_align(size, 128)
+            .unwrap_or_else(|_| panic!("{len} bytes do not fit the address space"))
     }
 
     /// First byte.

@@ -10,14 +10,48 @@ use super::warp::Warp;
 /// Clocks and the active mask are not among them: reading those is an instruction of its own.
 pub fn width(name: &str) -> Option<u32> {
     Some(match name {
-        "%tid.x" | "%tid.y" | "%tid.z" | "%ntid.x" | "%ntid.y" | "%ntid.z" | "%ctaid.x" | "%ctaid.y" | "%ctaid.z"
-        | "%nctaid.x" | "%nctaid.y" | "%nctaid.z" | "%laneid" | "%warpid" | "%nwarpid" | "%smid" | "%nsmid"
-        | "%lanemask_eq" | "%lanemask_le" | "%lanemask_lt" | "%lanemask_ge" | "%lanemask_gt"
-        | "%total_smem_size" | "%dynamic_smem_size" | "%aggr_smem_size" | "%clusterid.x" | "%clusterid.y"
-        | "%clusterid.z" | "%nclusterid.x" | "%nclusterid.y" | "%nclusterid.z" | "%cluster_ctaid.x"
-        | "%cluster_ctaid.y" | "%cluster_ctaid.z" | "%cluster_nctaid.x" | "%cluster_nctaid.y"
-        | "%cluster_nctaid.z" | "%cluster_ctarank" | "%cluster_nctarank" | "%reserved_smem_offset_begin"
-        | "%reserved_smem_offset_end" | "%reserved_smem_offset_cap" => 32,
+        "%tid.x"
+        | "%tid.y"
+        | "%tid.z"
+        | "%ntid.x"
+        | "%ntid.y"
+        | "%ntid.z"
+        | "%ctaid.x"
+        | "%ctaid.y"
+        | "%ctaid.z"
+        | "%nctaid.x"
+        | "%nctaid.y"
+        | "%nctaid.z"
+        | "%laneid"
+        | "%warpid"
+        | "%nwarpid"
+        | "%smid"
+        | "%nsmid"
+        | "%lanemask_eq"
+        | "%lanemask_le"
+        | "%lanemask_lt"
+        | "%lanemask_ge"
+        | "%lanemask_gt"
+        | "%total_smem_size"
+        | "%dynamic_smem_size"
+        | "%aggr_smem_size"
+        | "%clusterid.x"
+        | "%clusterid.y"
+        | "%clusterid.z"
+        | "%nclusterid.x"
+        | "%nclusterid.y"
+        | "%nclusterid.z"
+        | "%cluster_ctaid.x"
+        | "%cluster_ctaid.y"
+        | "%cluster_ctaid.z"
+        | "%cluster_nctaid.x"
+        | "%cluster_nctaid.y"
+        | "%cluster_nctaid.z"
+        | "%cluster_ctarank"
+        | "%cluster_nctarank"
+        | "%reserved_smem_offset_begin"
+        | "%reserved_smem_offset_end"
+        | "%reserved_smem_offset_cap" => 32,
         "%gridid" => 64,
         "%is_explicit_cluster" => 1,
         _ => return None,
@@ -41,7 +75,9 @@ pub fn fill_constants(program: &Program, warp: &Warp) {
 /// Fills in the special registers for the block that `warp` is part of now.
 pub fn fill_specials(program: &Program, warp: &Warp, launch: &LaunchState, block: &Block) {
     for special in &program.specials {
-        let values: [u64; 32] = std::array::from_fn(|lane| value(&special.name, lane as u32, warp.index, launch, block));
+        let values: [u64; 32] = std::array::from_fn(|lane| {
+            value(&special.name, lane as u32, warp.index, launch, block)
+        });
         // SAFETY: special slots lie in the register file, and have the width that `width` says.
         unsafe {
             match width(&special.name) {
@@ -85,7 +121,9 @@ fn value(name: &str, lane: u32, warp: u32, launch: &LaunchState, block: &Block) 
         "%nclusterid" => axis(std::array::from_fn(|k| config.grid[k] / config.cluster[k])),
         "%cluster_ctaid" => axis(std::array::from_fn(within)),
         "%cluster_nctaid" => axis(config.cluster),
-        "%cluster_ctarank" => within(0) + config.cluster[0] * (within(1) + config.cluster[1] * within(2)),
+        "%cluster_ctarank" => {
+            within(0) + config.cluster[0] * (within(1) + config.cluster[1] * within(2))
+        }
         "%cluster_nctarank" => config.cluster.iter().product(),
         "%is_explicit_cluster" => u32::from(config.cluster != [1, 1, 1]),
         "%gridid" => return launch.serial,

@@ -29,29 +29,53 @@ pub fn place_globals(
     let in_memory = |v: &&ast::Variable| matches!(v.space, Space::Global | Space::Const);
     for variable in module.variables.iter().filter(in_memory) {
         if variable.linkage == Linkage::Extern {
-            let defined = module.variables.iter().any(|v| v.name == variable.name && v.linkage != Linkage::Extern);
+            let defined = module
+                .variables
+                .iter()
+                .any(|v| v.name == variable.name && v.linkage != Linkage::Extern);
             if defined {
                 continue;
             }
             return Err(LoadError::Unresolved(variable.name.clone()));
         }
         let allocation = space
-            .allocate(variable.size, device_owner(ordinal), Some(variable.name.clone()))
+            .allocate(
+                variable.size,
+                device_owner(ordinal),
+                Some(variable.name.clone()),
+            )
             .map_err(|e| LoadError::Memory(e.to_string()))?;
-        globals.insert(variable.name.clone(), GlobalVariable { allocation, size: variable.size });
+        globals.insert(
+            variable.name.clone(),
+            GlobalVariable {
+                allocation,
+                size: variable.size,
+            },
+        );
     }
     // Initialisers may name variables that come later.
-    for variable in module.variables.iter().filter(in_memory).filter(|v| v.linkage != Linkage::Extern) {
+    for variable in module
+        .variables
+        .iter()
+        .filter(in_memory)
+        .filter(|v| v.linkage != Linkage::Extern)
+    {
         let mut bytes = vec![0u8; variable.size as usize];
         let width = variable.ty.size() as usize;
         // A masked address (`0xFF(sym)`) fills one byte of a byte array each.
         for (element, init) in variable.init.iter().enumerate() {
             let value = match init {
                 Init::Bits(bits) => *bits,
-                Init::Address { symbol, offset, mask, .. } => {
+                Init::Address {
+                    symbol,
+                    offset,
+                    mask,
+                    ..
+                } => {
                     let base = match globals.get(symbol) {
                         Some(global) => global.allocation.address,
-                        None => function_address(module, symbol).ok_or_else(|| LoadError::Unresolved(symbol.clone()))?,
+                        None => function_address(module, symbol)
+                            .ok_or_else(|| LoadError::Unresolved(symbol.clone()))?,
                     };
                     let address = base.wrapping_add_signed(*offset);
                     match mask {
@@ -64,7 +88,10 @@ pub fn place_globals(
             let Some(slot) = bytes.get_mut(at..at + width) else {
                 return Err(LoadError::Invalid {
                     line: variable.line,
-                    message: format!("`{}` has more initialisers than its {} bytes hold", variable.name, variable.size),
+                    message: format!(
+                        "`{}` has more initialisers than its {} bytes hold",
+                        variable.name, variable.size
+                    ),
                 });
             };
             slot.copy_from_slice(&value.to_le_bytes()[..width]);

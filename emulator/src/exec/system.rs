@@ -41,7 +41,11 @@ unsafe fn assert_failed(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     };
     let (message, file, function) = (text(w, 0), text(w, 1), text(w, 3));
     let line = w.argument(i, lane, 2, 4);
-    w.fault(FaultKind::Assert, mask, format!("{file}:{line}: {function}: assertion `{message}` failed"))
+    w.fault(
+        FaultKind::Assert,
+        mask,
+        format!("{file}:{line}: {function}: assertion `{message}` failed"),
+    )
 }
 
 impl Warp {
@@ -78,7 +82,10 @@ impl Warp {
             out.copy_from_slice(self.local.bytes(lane, at, out.len()));
             return Ok(());
         }
-        self.launch().space.read(address, out).map_err(|e| e.to_string())
+        self.launch()
+            .space
+            .read(address, out)
+            .map_err(|e| e.to_string())
     }
 
     /// A NUL-terminated string at a generic address.
@@ -129,15 +136,33 @@ impl Warp {
                     None => return Err(format!("format `{format}` ends inside a conversion")),
                 }
             };
-            let size = if long || matches!(conversion, 's' | 'p' | 'f' | 'F' | 'e' | 'E' | 'g' | 'G' | 'a' | 'A') { 8 } else { 4 };
+            let size = if long
+                || matches!(
+                    conversion,
+                    's' | 'p' | 'f' | 'F' | 'e' | 'E' | 'g' | 'G' | 'a' | 'A'
+                ) {
+                8
+            } else {
+                4
+            };
             // Arguments lie one after another, each aligned to its size.
             at = at.next_multiple_of(size);
             let mut value = [0; 8];
             self.peek(lane, at, &mut value[..size as usize])?;
             at += size;
             let bits = u64::from_le_bytes(value);
-            let text = if conversion == 's' { Some(self.text(lane, bits)?) } else { None };
-            out.push_str(&super::printf::convert(conversion, &spec, long, bits, text.as_deref())?);
+            let text = if conversion == 's' {
+                Some(self.text(lane, bits)?)
+            } else {
+                None
+            };
+            out.push_str(&super::printf::convert(
+                conversion,
+                &spec,
+                long,
+                bits,
+                text.as_deref(),
+            )?);
         }
         Ok(out)
     }

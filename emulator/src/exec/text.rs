@@ -55,7 +55,13 @@ fn write_operand(out: &mut String, operand: &Operand, body: &Body) {
     };
 }
 
-fn write_list(out: &mut String, open: char, list: &[Operand], close: char, body: &Body) -> std::fmt::Result {
+fn write_list(
+    out: &mut String,
+    open: char,
+    list: &[Operand],
+    close: char,
+    body: &Body,
+) -> std::fmt::Result {
     out.push(open);
     for (k, operand) in list.iter().enumerate() {
         if k > 0 {

@@ -12,7 +12,10 @@ pub fn global_sectors(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u32)
         if mask >> lane & 1 == 0 {
             continue;
         }
-        let (first, last) = (addresses[lane] >> 5, (addresses[lane] + u64::from(size) - 1) >> 5);
+        let (first, last) = (
+            addresses[lane] >> 5,
+            (addresses[lane] + u64::from(size) - 1) >> 5,
+        );
         for sector in first..=last {
             if n > 0 && list[n - 1] == sector {
                 continue;
@@ -125,8 +128,14 @@ mod tests {
         assert_eq!(global_sectors(u32::MAX, &strided(32), 4), (32, 4));
         assert_eq!(global_sectors(u32::MAX, &strided(0), 4), (1, 1));
         // One word off the line: five sectors for four sectors' worth.
-        assert_eq!(global_sectors(u32::MAX, &strided(4).map(|a| a + 4), 4), (5, 4));
-        assert_eq!(global_sectors(u32::MAX, &strided(4).map(|a| 124 - a), 4), (4, 4));
+        assert_eq!(
+            global_sectors(u32::MAX, &strided(4).map(|a| a + 4), 4),
+            (5, 4)
+        );
+        assert_eq!(
+            global_sectors(u32::MAX, &strided(4).map(|a| 124 - a), 4),
+            (4, 4)
+        );
         assert_eq!(global_sectors(1, &strided(4), 2), (1, 1));
     }
 

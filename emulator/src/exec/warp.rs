@@ -178,7 +178,12 @@ pub struct Warp {
 
 impl Warp {
     /// A warp at the start of its kernel.
-    pub fn new(program: *const Program, launch: *const LaunchState, index: u32, threads: u32) -> Warp {
+    pub fn new(
+        program: *const Program,
+        launch: *const LaunchState,
+        index: u32,
+        threads: u32,
+    ) -> Warp {
         Warp {
             regs: std::ptr::null_mut(),
             pc: 0,
@@ -251,7 +256,11 @@ impl Warp {
     /// Registers, block, launch, program and counts are those of one live launch.
     pub unsafe fn run(&mut self, slice: u64) -> Stop {
         if self.active == 0 && !self.pick() {
-            return if self.others.is_empty() { Stop::Exited } else { Stop::Blocked };
+            return if self.others.is_empty() {
+                Stop::Exited
+            } else {
+                Stop::Blocked
+            };
         }
         let insts = self.program().insts.as_ptr();
         let mut left = slice;
@@ -280,7 +289,11 @@ impl Warp {
                             return Stop::Blocked;
                         }
                         if self.active == 0 {
-                            return if self.others.is_empty() { Stop::Exited } else { Stop::Blocked };
+                            return if self.others.is_empty() {
+                                Stop::Exited
+                            } else {
+                                Stop::Blocked
+                            };
                         }
                         key = depth_key(self.calls.len());
                     }
@@ -375,7 +388,9 @@ impl Warp {
         let lanes = self.others[k].lanes;
         for level in 0..self.calls.len() {
             let program = self.program();
-            let Some(theirs) = self.others[k].calls[level].saved.clone() else { continue };
+            let Some(theirs) = self.others[k].calls[level].saved.clone() else {
+                continue;
+            };
             let call = &mut self.calls[level];
             let Some(mine) = &call.saved else { continue };
             let mut merged = mine.as_ref().clone();
@@ -572,7 +587,12 @@ impl Warp {
     /// Stops with a fault of the current instruction.
     #[cold]
     pub fn fault(&mut self, kind: FaultKind, lanes: u32, message: String) -> Flow {
-        self.stop = Stop::Fault(Box::new(Trouble { kind, message, lanes, pc: self.pc }));
+        self.stop = Stop::Fault(Box::new(Trouble {
+            kind,
+            message,
+            lanes,
+            pc: self.pc,
+        }));
         Flow::Stop
     }
 

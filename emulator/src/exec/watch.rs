@@ -24,7 +24,9 @@ pub struct Watch {
 pub unsafe fn watched(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     let program = w.program();
     let at = w.pc;
-    let Some(watch) = program.watches.get(&at) else { unreachable!("every watched instruction has an entry") };
+    let Some(watch) = program.watches.get(&at) else {
+        unreachable!("every watched instruction has an entry")
+    };
     let on = w.launch().checks.has(Check::UninitRegister);
     if on {
         for (slot, name) in &watch.harm {
@@ -32,7 +34,9 @@ pub unsafe fn watched(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
             let written = unsafe { *w.slot(*slot).cast::<u32>() };
             let missing = mask & !written;
             if missing != 0 {
-                let text = format!("register {name} is read in lanes {missing:#010x}, where nothing has written it");
+                let text = format!(
+                    "register {name} is read in lanes {missing:#010x}, where nothing has written it"
+                );
                 return w.violation(Check::UninitRegister, missing, text);
             }
         }

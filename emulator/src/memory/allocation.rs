@@ -48,7 +48,8 @@ impl Mapping {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapping at address zero"))?;
+        let base =
+            NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapping at address zero"))?;
         Ok(Mapping { base, len })
     }
 }
@@ -93,7 +94,13 @@ impl Allocation {
     ///
     /// # Errors
     /// The system's, where it cannot map that much.
-    pub(super) fn device(address: u64, size: u64, owner: Owner, serial: u64, name: Option<String>) -> io::Result<Allocation> {
+    pub(super) fn device(
+        address: u64,
+        size: u64,
+        owner: Owner,
+        serial: u64,
+        name: Option<String>,
+    ) -> io::Result<Allocation> {
         let len = usize::try_from(size).map_err(io::Error::other)?;
         let bytes = Mapping::new(len)?;
         let init = Mapping::new(len / 8 + 8)?;
@@ -115,7 +122,12 @@ impl Allocation {
     ///
     /// # Errors
     /// The system's, where it cannot map that much.
-    pub(super) fn host(pointer: Option<*mut u8>, size: u64, owner: Owner, serial: u64) -> io::Result<Allocation> {
+    pub(super) fn host(
+        pointer: Option<*mut u8>,
+        size: u64,
+        owner: Owner,
+        serial: u64,
+    ) -> io::Result<Allocation> {
         let len = usize::try_from(size).map_err(io::Error::other)?;
         let bytes = match pointer {
             Some(_) => None,
@@ -173,7 +185,9 @@ impl Allocation {
 
     /// The race shadow, one cell for eight bytes, made on first use; null where the system refuses it.
     pub fn race_cells(&self) -> *const RaceCell {
-        let made = self.race.get_or_init(|| Mapping::new((self.size as usize / 8 + 1) * size_of::<RaceCell>()).ok());
+        let made = self.race.get_or_init(|| {
+            Mapping::new((self.size as usize / 8 + 1) * size_of::<RaceCell>()).ok()
+        });
         match made {
             Some(map) => map.base.as_ptr().cast_const().cast(),
             None => std::ptr::null(),

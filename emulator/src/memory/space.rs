@@ -1,7 +1,7 @@
 //! The process's device address space: who owns which range, and host-side access to it.
 
-use super::allocation::{Allocation, Owner};
 use super::DEVICE_BASE;
+use super::allocation::{Allocation, Owner};
 use std::sync::{Arc, RwLock};
 use thiserror::Error;
 
@@ -27,7 +27,9 @@ pub enum MemoryError {
         size: u64,
     },
     /// The range begins inside an allocation and ends outside it.
-    #[error("{len} bytes at {address:#x} end {over} bytes past the allocation of {size} bytes at {base:#x}")]
+    #[error(
+        "{len} bytes at {address:#x} end {over} bytes past the allocation of {size} bytes at {base:#x}"
+    )]
     PastEnd {
         /// First address asked for.
         address: u64,
@@ -111,14 +113,21 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MemoryError::OutOfMemory`] where the system cannot map it.
-    pub fn allocate(&self, size: u64, owner: Owner, name: Option<String>) -> Result<Arc<Allocation>, MemoryError> {
+    pub fn allocate(
+        &self,
+        size: u64,
+        owner: Owner,
+        name: Option<String>,
+    ) -> Result<Arc<Allocation>, MemoryError> {
         let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
         let base = state.next.max(DEVICE_BASE);
         let next = base
             .checked_add(size)
             .and_then(|end| end.checked_next_multiple_of(ALIGNMENT))
             .and_then(|end| end.checked_add(GAP))
-            .ok_or_else(|| MemoryError::OutOfMemory(format!("{size} bytes pass the end of the address space")))?;
+            .ok_or_else(|| {
+                MemoryError::OutOfMemory(format!("{size} bytes pass the end of the address space"))
+            })?;
         let serial = state.serial + 1;
         let allocation = Allocation::device(base, size, owner, serial, name)
             .map_err(|e| MemoryError::OutOfMemory(format!("{size} bytes: {e}")))?;
@@ -130,7 +139,12 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MemoryError::OutOfMemory`] where the system cannot map it.
-    pub fn allocate_host(&self, pointer: Option<*mut u8>, size: u64, owner: Owner) -> Result<Arc<Allocation>, MemoryError> {
+    pub fn allocate_host(
+        &self,
+        pointer: Option<*mut u8>,
+        size: u64,
+        owner: Owner,
+    ) -> Result<Arc<Allocation>, MemoryError> {
         let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
         let serial = state.serial + 1;
         let allocation = Allocation::host(pointer, size, owner, serial)
@@ -150,7 +164,10 @@ impl AddressSpace {
             return Err(state.missing(address, 0));
         };
         if allocation.address != address {
-            return Err(MemoryError::NotBase { address, offset: address - allocation.address });
+            return Err(MemoryError::NotBase {
+                address,
+                offset: address - allocation.address,
+            });
         }
         allocation.mark_freed();
         let live = Arc::make_mut(&mut state.live.live);
@@ -164,12 +181,19 @@ impl AddressSpace {
 
     /// The live allocations as they are now.
     pub fn snapshot(&self) -> Snapshot {
-        self.state.read().unwrap_or_else(|e| e.into_inner()).live.clone()
+        self.state
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .live
+            .clone()
     }
 
     /// The freed allocation (base, size) that held `address`, if one did.
     pub fn freed(&self, address: u64) -> Option<(u64, u64)> {
-        self.state.read().unwrap_or_else(|e| e.into_inner()).freed_at(address)
+        self.state
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .freed_at(address)
     }
 
     /// The allocation that holds all of `len` bytes at `address`, and the offset in it.
@@ -205,7 +229,11 @@ impl AddressSpace {
         let (allocation, offset) = self.resolve(address, out.len() as u64)?;
         // SAFETY: the range lies inside the allocation; `out` is the caller's own.
         unsafe {
-            std::ptr::copy_nonoverlapping(allocation.host_ptr().add(offset as usize), out.as_mut_ptr(), out.len());
+            std::ptr::copy_nonoverlapping(
+                allocation.host_ptr().add(offset as usize),
+                out.as_mut_ptr(),
+                out.len(),
+            );
         }
         Ok(())
     }
@@ -222,7 +250,11 @@ impl AddressSpace {
         // SAFETY: the range lies inside the allocation; `bytes` may overlap it only for host memory,
         // for which `copy` is right.
         unsafe {
-            std::ptr::copy(bytes.as_ptr(), allocation.host_ptr().add(offset as usize), bytes.len());
+            std::ptr::copy(
+                bytes.as_ptr(),
+                allocation.host_ptr().add(offset as usize),
+                bytes.len(),
+            );
         }
         allocation.mark_init(offset, bytes.len() as u64);
         Ok(())
@@ -249,7 +281,9 @@ impl AddressSpace {
         // Only what was initialised becomes so: copying rubbish does not make it sound.
         let mut at = 0;
         while at < len {
-            let bad = from.first_uninit(from_offset + at, len - at).map_or(len, |o| o - from_offset);
+            let bad = from
+                .first_uninit(from_offset + at, len - at)
+                .map_or(len, |o| o - from_offset);
             to.mark_init(to_offset + at, bad - at);
             at = bad + 1;
         }
@@ -267,7 +301,9 @@ impl AddressSpace {
         }
         let (allocation, offset) = self.resolve(address, len)?;
         // SAFETY: the range lies inside the allocation.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(allocation.host_ptr().add(offset as usize), len as usize) };
+        let bytes = unsafe {
+            std::slice::from_raw_parts_mut(allocation.host_ptr().add(offset as usize), len as usize)
+        };
         for chunk in bytes.chunks_exact_mut(pattern.len()) {
             chunk.copy_from_slice(pattern);
         }
@@ -294,7 +330,11 @@ impl State {
 
     fn missing(&self, address: u64, len: u64) -> MemoryError {
         match self.freed_at(address) {
-            Some((base, size)) => MemoryError::Freed { address, base, size },
+            Some((base, size)) => MemoryError::Freed {
+                address,
+                base,
+                size,
+            },
             None => MemoryError::Unmapped { address, len },
         }
     }

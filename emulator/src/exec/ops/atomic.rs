@@ -12,8 +12,32 @@ use half::{bf16, f16};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 const MODIFIERS: &[&str] = &[
-    "global", "shared", "shared::cta", "relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys", "and", "or",
-    "xor", "exch", "cas", "add", "inc", "dec", "min", "max", "noftz", "v2", "v4", "v8", "L2::cache_hint",
+    "global",
+    "shared",
+    "shared::cta",
+    "relaxed",
+    "acquire",
+    "release",
+    "acq_rel",
+    "cta",
+    "cluster",
+    "gpu",
+    "sys",
+    "and",
+    "or",
+    "xor",
+    "exch",
+    "cas",
+    "add",
+    "inc",
+    "dec",
+    "min",
+    "max",
+    "noftz",
+    "v2",
+    "v4",
+    "v8",
+    "L2::cache_hint",
 ];
 
 /// Flags after the space code in [`Inst::aux`].
@@ -34,13 +58,20 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
     };
     only(d, i, MODIFIERS)?;
     let ty = type_of(d, i)?;
-    let op = match i.opcode[1..].iter().find(|m| OPERATIONS.contains(&m.as_str())) {
+    let op = match i.opcode[1..]
+        .iter()
+        .find(|m| OPERATIONS.contains(&m.as_str()))
+    {
         Some(op) => op.as_str(),
         None => return d.unsupported("no operation"),
     };
     let n = vector_len(i);
     let hinted = usize::from(has(i, "L2::cache_hint"));
-    operands(d, i, usize::from(result) + 2 + usize::from(op == "cas") + hinted)?;
+    operands(
+        d,
+        i,
+        usize::from(result) + 2 + usize::from(op == "cas") + hinted,
+    )?;
     let rest = &i.operands[usize::from(result)..];
     let address = d.address(&rest[0])?;
     let code = encode_space(d, space_of(d, i)?, &address)?;
@@ -48,7 +79,11 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
     if sources.len() != n {
         return d.invalid(format!("{} values for {n} elements", sources.len()));
     }
-    let targets: Vec<&Operand> = if result { elements(&i.operands[0]).iter().collect() } else { vec![&Operand::Sink; n] };
+    let targets: Vec<&Operand> = if result {
+        elements(&i.operands[0]).iter().collect()
+    } else {
+        vec![&Operand::Sink; n]
+    };
     if targets.len() != n {
         return d.invalid(format!("{} registers for {n} elements", targets.len()));
     }
@@ -71,10 +106,19 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         aux |= RELEASE;
     }
     let extra = d.extras(slots);
-    Ok(Some(Inst { a: address.slot, c, imm: address.offset, aux, extra, ..d.inst(run) }))
+    Ok(Some(Inst {
+        a: address.slot,
+        c,
+        imm: address.offset,
+        aux,
+        extra,
+        ..d.inst(run)
+    }))
 }
 
-const OPERATIONS: &[&str] = &["and", "or", "xor", "exch", "cas", "add", "inc", "dec", "min", "max"];
+const OPERATIONS: &[&str] = &[
+    "and", "or", "xor", "exch", "cas", "add", "inc", "dec", "min", "max",
+];
 
 /// A cell that is changed atomically: its bits, as a word of its size.
 trait Cell: Copy + PartialEq {
@@ -125,29 +169,47 @@ fn update<C: Cell, const N: usize, F: Fn(C, C) -> C + Copy>(_f: F) -> Handler {
     run::<C, N, F>
 }
 
-unsafe fn run<C: Cell, const N: usize, F: Fn(C, C) -> C + Copy>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+unsafe fn run<C: Cell, const N: usize, F: Fn(C, C) -> C + Copy>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
     const { assert!(size_of::<F>() == 0, "operations capture nothing") };
     // SAFETY: a value of this type exists, it is Copy and has no bytes.
     let f: F = unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() };
     // SAFETY: the slots are those of the operands.
-    unsafe {
-        atomically::<C, N>(w, i, mask, |old, value, _, _| f(old, value))
-    }
+    unsafe { atomically::<C, N>(w, i, mask, |old, value, _, _| f(old, value)) }
 }
 
 unsafe fn compare_and_swap<C: Cell>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: the slots are those of the operands; `c` holds the new value.
     unsafe {
-        atomically::<C, 1>(w, i, mask, |old, expected, w, lane| if old == expected { C::lane(w.slot(i.c), lane) } else { old })
+        atomically::<C, 1>(w, i, mask, |old, expected, w, lane| {
+            if old == expected {
+                C::lane(w.slot(i.c), lane)
+            } else {
+                old
+            }
+        })
     }
 }
 
 #[inline(always)]
-unsafe fn atomically<C: Cell, const N: usize>(w: &mut Warp, i: &Inst, mask: u32, f: impl Fn(C, C, &Warp, usize) -> C) -> Flow {
+unsafe fn atomically<C: Cell, const N: usize>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+    f: impl Fn(C, C, &Warp, usize) -> C,
+) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
     let size = C::SIZE * N as u32;
-    let access = Access { space: decode_space(i.aux), size, align: size, kind: Kind::Atomic };
+    let access = Access {
+        space: decode_space(i.aux),
+        size,
+        align: size,
+        kind: Kind::Atomic,
+    };
     let to = match w.pointers(mask, &addresses, access) {
         Ok(pointers) => pointers,
         Err(flow) => return flow,
@@ -160,7 +222,11 @@ unsafe fn atomically<C: Cell, const N: usize>(w: &mut Warp, i: &Inst, mask: u32,
             unsafe {
                 let p = to[lane].add(k * C::SIZE as usize);
                 if p.addr() % C::SIZE as usize != 0 {
-                    return w.violation(crate::check::Check::Alignment, 1 << lane, format!("atomic at {:#x}", addresses[lane]));
+                    return w.violation(
+                        crate::check::Check::Alignment,
+                        1 << lane,
+                        format!("atomic at {:#x}", addresses[lane]),
+                    );
                 }
                 let value = C::lane(w.slot(w.extra(i, N + k)), lane);
                 let old = C::update(p, |old| f(old, value, w, lane));
@@ -186,12 +252,20 @@ fn vectors<C: Cell, F: Fn(C, C) -> C + Copy>(n: usize, f: F) -> Handler {
 fn f32_add(a: u32, b: u32) -> u32 {
     // Atomic additions keep subnormals except in shared memory of old devices; NaN results are canonical.
     let sum = f32::from_bits(a) + f32::from_bits(b);
-    if sum.is_nan() { 0x7fff_ffff } else { sum.to_bits() }
+    if sum.is_nan() {
+        0x7fff_ffff
+    } else {
+        sum.to_bits()
+    }
 }
 
 fn f64_add(a: u64, b: u64) -> u64 {
     let sum = f64::from_bits(a) + f64::from_bits(b);
-    if sum.is_nan() { 0x7fff_ffff_ffff_ffff } else { sum.to_bits() }
+    if sum.is_nan() {
+        0x7fff_ffff_ffff_ffff
+    } else {
+        sum.to_bits()
+    }
 }
 
 fn halves(a: u32, b: u32, f: impl Fn(u16, u16) -> u16) -> u32 {
@@ -201,7 +275,11 @@ fn halves(a: u32, b: u32, f: impl Fn(u16, u16) -> u16) -> u32 {
 fn f16_op(a: u16, b: u16, f: impl Fn(f64, f64) -> f64) -> u16 {
     let v = f(f16::from_bits(a).to_f64(), f16::from_bits(b).to_f64());
     // A sum of two halves is exact in double precision, so this rounds once.
-    if v.is_nan() { 0x7fff } else { f16::from_f64(v).to_bits() }
+    if v.is_nan() {
+        0x7fff
+    } else {
+        f16::from_f64(v).to_bits()
+    }
 }
 
 fn bf16_op(a: u16, b: u16, f: impl Fn(f64, f64) -> f64) -> u16 {
@@ -246,7 +324,9 @@ fn handler(op: &str, ty: Type, n: usize) -> Option<Handler> {
         ("add", U32 | S32 | B32) if scalar => update::<u32, 1, _>(|a: u32, b| a.wrapping_add(b)),
         ("add", U64 | S64 | B64) if scalar => update::<u64, 1, _>(|a: u64, b| a.wrapping_add(b)),
         ("inc", U32) if scalar => update::<u32, 1, _>(|a, b| if a >= b { 0 } else { a + 1 }),
-        ("dec", U32) if scalar => update::<u32, 1, _>(|a, b| if a == 0 || a > b { b } else { a - 1 }),
+        ("dec", U32) if scalar => {
+            update::<u32, 1, _>(|a, b| if a == 0 || a > b { b } else { a - 1 })
+        }
         ("min", U32) if scalar => update::<u32, 1, _>(|a: u32, b| a.min(b)),
         ("max", U32) if scalar => update::<u32, 1, _>(|a: u32, b| a.max(b)),
         ("min", S32) if scalar => update::<u32, 1, _>(|a, b| (a as i32).min(b as i32) as u32),

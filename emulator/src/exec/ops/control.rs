@@ -20,7 +20,10 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         "bra" => {
             operands(d, i, 1)?;
             let target = d.label(&i.operands[0])?;
-            Inst { imm: i64::from(target), ..d.inst(branch) }
+            Inst {
+                imm: i64::from(target),
+                ..d.inst(branch)
+            }
         }
         "brx" => indexed_branch(d, i)?,
         "exit" => exit(d),
@@ -29,7 +32,10 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         "bar" if has(i, "warp") => {
             operands(d, i, 1)?;
             let a = d.src(&i.operands[0], Type::U32)?;
-            Inst { a, ..d.inst(syncwarp) }
+            Inst {
+                a,
+                ..d.inst(syncwarp)
+            }
         }
         "bar" | "barrier" if has(i, "cluster") => return d.unsupported("clusters"),
         "bar" | "barrier" => barrier(d, i)?,
@@ -41,13 +47,25 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         "activemask" => {
             operands(d, i, 1)?;
             let slot = d.dst(&i.operands[0], Type::B32)?;
-            Inst { d: slot, ..d.inst(activemask) }
+            Inst {
+                d: slot,
+                ..d.inst(activemask)
+            }
         }
-        "mov" if matches!(i.operands.get(1), Some(Operand::Special(name)) if clock_kind(name).is_some()) => {
-            let Some(Operand::Special(name)) = i.operands.get(1) else { unreachable!("matched above") };
-            let Some((kind, ty)) = clock_kind(name) else { unreachable!("matched above") };
+        "mov" if matches!(i.operands.get(1), Some(Operand::Special(name)) if clock_kind(name).is_some()) =>
+        {
+            let Some(Operand::Special(name)) = i.operands.get(1) else {
+                unreachable!("matched above")
+            };
+            let Some((kind, ty)) = clock_kind(name) else {
+                unreachable!("matched above")
+            };
             let slot = d.dst(&i.operands[0], ty)?;
-            Inst { d: slot, aux: kind, ..d.inst(if ty.size() == 8 { clock64 } else { clock32 }) }
+            Inst {
+                d: slot,
+                aux: kind,
+                ..d.inst(if ty.size() == 8 { clock64 } else { clock32 })
+            }
         }
         _ => return Ok(None),
     };
@@ -116,9 +134,15 @@ fn clock(w: &Warp, kind: u32) -> u64 {
         WARP_CLOCK => w.clock,
         WARP_CLOCK_HIGH => w.clock >> 32,
         _ => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let now = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap_or_default();
             let nanos = now.as_nanos() as u64;
-            if kind == HOST_TIME_HIGH { nanos >> 32 } else { nanos }
+            if kind == HOST_TIME_HIGH {
+                nanos >> 32
+            } else {
+                nanos
+            }
         }
     }
 }
@@ -150,7 +174,12 @@ fn indexed_branch(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     }
     let count = targets.len() as u32;
     let extra = d.extras(targets);
-    Ok(Inst { a, aux: count, extra, ..d.inst(branch_indexed) })
+    Ok(Inst {
+        a,
+        aux: count,
+        extra,
+        ..d.inst(branch_indexed)
+    })
 }
 
 unsafe fn branch_indexed(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
@@ -164,9 +193,15 @@ unsafe fn branch_indexed(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     loop {
         let value = index[left.trailing_zeros() as usize];
         if value >= i.aux {
-            return w.fault(FaultKind::Illegal, left, format!("branch index {value} past a table of {}", i.aux));
+            return w.fault(
+                FaultKind::Illegal,
+                left,
+                format!("branch index {value} past a table of {}", i.aux),
+            );
         }
-        let same = bits(left).filter(|&l| index[l] == value).fold(0, |m, l| m | 1 << l);
+        let same = bits(left)
+            .filter(|&l| index[l] == value)
+            .fold(0, |m, l| m | 1 << l);
         let target = w.extra(i, value as usize);
         if same == left {
             w.pc = target;
@@ -203,7 +238,9 @@ fn decode_call(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
             .collect()
     };
     let (returns, arguments) = (offsets(d, returns)?, offsets(d, arguments)?);
-    let Some(callee) = callee else { return d.invalid("no function named") };
+    let Some(callee) = callee else {
+        return d.invalid("no function named");
+    };
     let system = match callee {
         Operand::Symbol(name, 0) => crate::exec::system::handler(name),
         _ => None,
@@ -214,16 +251,28 @@ fn decode_call(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     values.extend(&arguments);
     let extra = d.extras(values);
     if let Some(run) = system {
-        return Ok(Inst { extra, ..d.inst(run) });
+        return Ok(Inst {
+            extra,
+            ..d.inst(run)
+        });
     }
     match callee {
         Operand::Symbol(name, 0) => match d.function_named(name) {
-            Some(function) => Ok(Inst { imm: i64::from(function), extra, ..d.inst(call::call) }),
+            Some(function) => Ok(Inst {
+                imm: i64::from(function),
+                extra,
+                ..d.inst(call::call)
+            }),
             None => Err(LoadError::Unresolved(name.clone())),
         },
         pointer => {
             let a = d.src(pointer, Type::U64)?;
-            Ok(Inst { imm: -1, a, extra, ..d.inst(call::call) })
+            Ok(Inst {
+                imm: -1,
+                a,
+                extra,
+                ..d.inst(call::call)
+            })
         }
     }
 }
@@ -235,9 +284,14 @@ unsafe fn syncwarp(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     let mut left = mask;
     while left != 0 {
         let lane = left.trailing_zeros() as usize;
-        let group = bits(left).filter(|&l| members[l] == members[lane]).fold(0, |m, l| m | 1 << l);
+        let group = bits(left)
+            .filter(|&l| members[l] == members[lane])
+            .fold(0, |m, l| m | 1 << l);
         if members[lane] & group != group {
-            let text = format!("lanes {group:#010x} sync with a mask {:#010x} that does not name them", members[lane]);
+            let text = format!(
+                "lanes {group:#010x} sync with a mask {:#010x} that does not name them",
+                members[lane]
+            );
             return w.violation(Check::WarpSync, group, text);
         }
         if let Some(flow) = w.gather(mask, members[lane]) {
@@ -268,13 +322,21 @@ fn barrier(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let mut list: &[Operand] = &i.operands;
     let mut inst = d.inst(arrive);
     if let Some(op) = reduction {
-        let Some(((target, rest), (predicate, middle))) =
-            list.split_first().and_then(|(t, r)| Some(((t, r), r.split_last()?)))
+        let Some(((target, rest), (predicate, middle))) = list
+            .split_first()
+            .and_then(|(t, r)| Some(((t, r), r.split_last()?)))
         else {
             return d.invalid("too few operands");
         };
         let _ = rest;
-        inst.d = d.dst(target, if op == RED_POPC { Type::U32 } else { Type::Pred })?;
+        inst.d = d.dst(
+            target,
+            if op == RED_POPC {
+                Type::U32
+            } else {
+                Type::Pred
+            },
+        )?;
         let (slot, negated) = d.predicate(predicate)?;
         inst.c = slot;
         inst.aux |= op;
@@ -317,7 +379,11 @@ unsafe fn arrive(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
         // Every thread of the warp that has not exited must come to this very instruction.
         if mask != w.active {
             let off = w.active & !mask;
-            return w.violation(Check::Barrier, off, format!("lanes {off:#010x} are predicated off at an aligned barrier"));
+            return w.violation(
+                Check::Barrier,
+                off,
+                format!("lanes {off:#010x} are predicated off at an aligned barrier"),
+            );
         }
         if let Some(flow) = w.gather(mask, w.threads) {
             return flow;
@@ -327,13 +393,28 @@ unsafe fn arrive(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     let (id, count) = unsafe { (u32::load(w.slot(i.a)), u32::load(w.slot(i.b))) };
     let lane = mask.trailing_zeros() as usize;
     if bits(mask).any(|l| id[l] != id[lane] || count[l] != count[lane]) {
-        return w.violation(Check::Barrier, mask, "lanes of a warp name different barriers or thread counts".into());
+        return w.violation(
+            Check::Barrier,
+            mask,
+            "lanes of a warp name different barriers or thread counts".into(),
+        );
     }
     if id[lane] > 15 {
-        return w.fault(FaultKind::Illegal, mask, format!("barrier {}: there are barriers 0 to 15", id[lane]));
+        return w.fault(
+            FaultKind::Illegal,
+            mask,
+            format!("barrier {}: there are barriers 0 to 15", id[lane]),
+        );
     }
     if count[lane] % 32 != 0 {
-        return w.fault(FaultKind::Illegal, mask, format!("barrier for {} threads: the count is in whole warps", count[lane]));
+        return w.fault(
+            FaultKind::Illegal,
+            mask,
+            format!(
+                "barrier for {} threads: the count is in whole warps",
+                count[lane]
+            ),
+        );
     }
     let reduction = match i.aux & (RED_POPC | RED_AND | RED_OR) {
         0 => None,
@@ -346,7 +427,11 @@ unsafe fn arrive(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
                     RED_AND => ReduceOp::And,
                     _ => ReduceOp::Or,
                 },
-                bits: if i.aux & RED_NEGATED != 0 { !bits } else { bits },
+                bits: if i.aux & RED_NEGATED != 0 {
+                    !bits
+                } else {
+                    bits
+                },
                 slot: i.d,
             })
         }
@@ -370,7 +455,10 @@ fn fence(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         return Ok(d.inst(nothing));
     }
     let block_only = has(i, "cta");
-    Ok(Inst { aux: u32::from(block_only), ..d.inst(do_fence) })
+    Ok(Inst {
+        aux: u32::from(block_only),
+        ..d.inst(do_fence)
+    })
 }
 
 unsafe fn do_fence(w: &mut Warp, i: &Inst, mask: u32) -> Flow {

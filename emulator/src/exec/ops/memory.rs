@@ -28,7 +28,11 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         "createpolicy" => {
             let slot = d.dst(&i.operands[0], Type::B64)?;
             let a = d.constant(0, 8);
-            Inst { d: slot, a, ..d.inst(alu1(|x: u64| x)) }
+            Inst {
+                d: slot,
+                a,
+                ..d.inst(alu1(|x: u64| x))
+            }
         }
         "alloca" | "stacksave" | "stackrestore" => return d.unsupported("dynamic stack"),
         _ => return Ok(None),
@@ -86,7 +90,11 @@ pub mod space_code {
 ///
 /// # Errors
 /// Where the address and the space do not go together.
-pub fn encode_space(d: &Decoder, space: Option<Space>, address: &Address) -> Result<u32, LoadError> {
+pub fn encode_space(
+    d: &Decoder,
+    space: Option<Space>,
+    address: &Address,
+) -> Result<u32, LoadError> {
     use space_code::*;
     let code = match (space, address.space) {
         // Call parameters and the parameters of device functions are in the frame.
@@ -123,7 +131,11 @@ pub fn decode_space(code: u32) -> Option<Space> {
 /// The slot is one of the warp's file, of the width the code says.
 #[inline(always)]
 pub unsafe fn lane_addresses(w: &Warp, slot: u32, offset: i64, code: u32) -> [u64; 32] {
-    let offset = if code & space_code::MASK == space_code::FRAME { offset + i64::from(w.frame) } else { offset };
+    let offset = if code & space_code::MASK == space_code::FRAME {
+        offset + i64::from(w.frame)
+    } else {
+        offset
+    };
     if code & space_code::NARROW != 0 {
         // SAFETY: the caller's promise.
         let base = unsafe { u32::load(w.slot(slot)) };
@@ -158,10 +170,47 @@ pub fn vector_len(i: &Instruction) -> usize {
 }
 
 const LOAD_MODIFIERS: &[&str] = &[
-    "global", "const", "shared", "shared::cta", "local", "param", "param::entry", "param::func", "v2", "v4", "v8", "weak",
-    "relaxed", "acquire", "release", "volatile", "mmio", "cta", "cluster", "gpu", "sys", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc",
-    "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last", "L1::no_allocate",
-    "L2::evict_normal", "L2::evict_first", "L2::evict_last", "L2::cache_hint", "L2::64B", "L2::128B", "L2::256B",
+    "global",
+    "const",
+    "shared",
+    "shared::cta",
+    "local",
+    "param",
+    "param::entry",
+    "param::func",
+    "v2",
+    "v4",
+    "v8",
+    "weak",
+    "relaxed",
+    "acquire",
+    "release",
+    "volatile",
+    "mmio",
+    "cta",
+    "cluster",
+    "gpu",
+    "sys",
+    "ca",
+    "cg",
+    "cs",
+    "lu",
+    "cv",
+    "wb",
+    "wt",
+    "nc",
+    "L1::evict_normal",
+    "L1::evict_unchanged",
+    "L1::evict_first",
+    "L1::evict_last",
+    "L1::no_allocate",
+    "L2::evict_normal",
+    "L2::evict_first",
+    "L2::evict_last",
+    "L2::cache_hint",
+    "L2::64B",
+    "L2::128B",
+    "L2::256B",
     "unified",
 ];
 
@@ -186,7 +235,10 @@ fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
                 let width = d.reg_type(*reg).size();
                 // Loads fill wider registers: sign-extended for .s, zero-extended otherwise.
                 if width < ty.size() {
-                    return d.invalid(format!("a register of {width} bytes for elements of {}", ty.size()));
+                    return d.invalid(format!(
+                        "a register of {width} bytes for elements of {}",
+                        ty.size()
+                    ));
                 }
                 (d.reg(*reg), width)
             }
@@ -198,7 +250,12 @@ fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let target_wide = wide == Some(true);
     let first = slots[0];
     let extra = d.extras(slots);
-    let ordered = if has(i, "acquire") { ACQUIRE } else { 0 } | if has(i, "relaxed") || has(i, "volatile") || has(i, "mmio") { STRONG } else { 0 };
+    let ordered = if has(i, "acquire") { ACQUIRE } else { 0 }
+        | if has(i, "relaxed") || has(i, "volatile") || has(i, "mmio") {
+            STRONG
+        } else {
+            0
+        };
     let run: Handler = match (ty, target_wide) {
         (Type::B128, _) => return load_128(d, i, address, code),
         (Type::S8, false) => load_handler::<i8, 1, false>(n),
@@ -216,7 +273,14 @@ fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
             _ => load_handler::<u64, 8, true>(n),
         },
     };
-    Ok(Inst { d: first, a: address.slot, imm: address.offset, aux: code | ordered, extra, ..d.inst(run) })
+    Ok(Inst {
+        d: first,
+        a: address.slot,
+        imm: address.offset,
+        aux: code | ordered,
+        extra,
+        ..d.inst(run)
+    })
 }
 
 /// Flags after the space code in [`Inst::aux`] of loads and stores.
@@ -285,12 +349,25 @@ fn load_handler<E: Element, const SIZE: usize, const WIDE: bool>(n: usize) -> Ha
     }
 }
 
-unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
     let size = (SIZE * N) as u32;
-    let kind = if i.aux & (ACQUIRE | STRONG) != 0 { Kind::StrongLoad } else { Kind::Load };
-    let access = Access { space: decode_space(i.aux), size, align: size, kind };
+    let kind = if i.aux & (ACQUIRE | STRONG) != 0 {
+        Kind::StrongLoad
+    } else {
+        Kind::Load
+    };
+    let access = Access {
+        space: decode_space(i.aux),
+        size,
+        align: size,
+        kind,
+    };
     let from = match w.pointers(mask, &addresses, access) {
         Ok(pointers) => pointers,
         Err(flow) => return flow,
@@ -301,7 +378,11 @@ unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: boo
     for k in 0..N {
         // SAFETY: the pointers were checked for SIZE * N bytes; destinations are slots.
         unsafe {
-            let slot = if N == 1 { w.slot(i.d) } else { w.slot(w.extra(i, k)) };
+            let slot = if N == 1 {
+                w.slot(i.d)
+            } else {
+                w.slot(w.extra(i, k))
+            };
             move_in::<E, SIZE, WIDE>(&from, k, slot, mask);
         }
     }
@@ -309,7 +390,12 @@ unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: boo
 }
 
 #[inline(always)]
-unsafe fn move_in<E: Element, const SIZE: usize, const WIDE: bool>(from: &Pointers, k: usize, slot: *mut u8, mask: u32) {
+unsafe fn move_in<E: Element, const SIZE: usize, const WIDE: bool>(
+    from: &Pointers,
+    k: usize,
+    slot: *mut u8,
+    mask: u32,
+) {
     if WIDE {
         let slot = slot.cast::<u64>();
         for lane in bits(mask) {
@@ -320,7 +406,10 @@ unsafe fn move_in<E: Element, const SIZE: usize, const WIDE: bool>(from: &Pointe
         let slot = slot.cast::<u32>();
         for (lane, p) in from.iter().enumerate() {
             // SAFETY: the caller's promise.
-            unsafe { *slot.add(lane) = E::read(p.add(k * SIZE)).to32() & (u32::MAX >> (32 - 8 * SIZE.min(4)) | sign_mask::<E>()) };
+            unsafe {
+                *slot.add(lane) = E::read(p.add(k * SIZE)).to32()
+                    & (u32::MAX >> (32 - 8 * SIZE.min(4)) | sign_mask::<E>())
+            };
         }
     } else {
         let slot = slot.cast::<u32>();
@@ -337,25 +426,46 @@ fn sign_mask<E: Element>() -> u32 {
     u32::MAX
 }
 
-fn load_128(d: &mut Decoder, i: &Instruction, address: Address, code: u32) -> Result<Inst, LoadError> {
+fn load_128(
+    d: &mut Decoder,
+    i: &Instruction,
+    address: Address,
+    code: u32,
+) -> Result<Inst, LoadError> {
     if vector_len(i) != 1 {
         return d.unsupported("vectors of .b128");
     }
     let slot = d.dst(&i.operands[0], Type::B128)?;
-    Ok(Inst { d: slot, a: address.slot, imm: address.offset, aux: code, ..d.inst(do_load_128) })
+    Ok(Inst {
+        d: slot,
+        a: address.slot,
+        imm: address.offset,
+        aux: code,
+        ..d.inst(do_load_128)
+    })
 }
 
 unsafe fn do_load_128(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
-    let access = Access { space: decode_space(i.aux), size: 16, align: 16, kind: Kind::Load };
+    let access = Access {
+        space: decode_space(i.aux),
+        size: 16,
+        align: 16,
+        kind: Kind::Load,
+    };
     let from = match w.pointers(mask, &addresses, access) {
         Ok(pointers) => pointers,
         Err(flow) => return flow,
     };
     for lane in bits(mask) {
         // SAFETY: the pointers were checked; the destination is four slots, 16 bytes a lane.
-        unsafe { w.slot(i.d).cast::<[u64; 2]>().add(lane).write(from[lane].cast::<[u64; 2]>().read_unaligned()) };
+        unsafe {
+            w.slot(i.d)
+                .cast::<[u64; 2]>()
+                .add(lane)
+                .write(from[lane].cast::<[u64; 2]>().read_unaligned())
+        };
     }
     Flow::Next
 }
@@ -380,13 +490,24 @@ fn store(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         if let Operand::Reg(reg) = source
             && d.reg_type(*reg).size() < ty.size()
         {
-            return d.invalid(format!("a register of {} bytes for elements of {}", d.reg_type(*reg).size(), ty.size()));
+            return d.invalid(format!(
+                "a register of {} bytes for elements of {}",
+                d.reg_type(*reg).size(),
+                ty.size()
+            ));
         }
         slots.push(d.src_any(source, ty)?);
     }
     // A wider register gives its low bytes: little-endian lanes of 64 bits need their own stride.
-    let wide_source = sources.iter().any(|s| matches!(s, Operand::Reg(reg) if d.reg_type(*reg).size() == 8)) && ty.size() < 8;
-    if wide_source && !sources.iter().all(|s| matches!(s, Operand::Reg(reg) if d.reg_type(*reg).size() == 8)) {
+    let wide_source = sources
+        .iter()
+        .any(|s| matches!(s, Operand::Reg(reg) if d.reg_type(*reg).size() == 8))
+        && ty.size() < 8;
+    if wide_source
+        && !sources
+            .iter()
+            .all(|s| matches!(s, Operand::Reg(reg) if d.reg_type(*reg).size() == 8))
+    {
         return d.unsupported("a vector of registers of different widths");
     }
     let extra = d.extras(slots.iter().copied());
@@ -401,8 +522,20 @@ fn store(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         _ if n == 1 => do_store_128,
         _ => return d.unsupported("vectors of .b128"),
     };
-    let ordered = if has(i, "release") { RELEASE } else { 0 } | if has(i, "relaxed") || has(i, "volatile") || has(i, "mmio") { STRONG } else { 0 };
-    Ok(Inst { d: slots[0], a: address.slot, imm: address.offset, aux: code | ordered, extra, ..d.inst(run) })
+    let ordered = if has(i, "release") { RELEASE } else { 0 }
+        | if has(i, "relaxed") || has(i, "volatile") || has(i, "mmio") {
+            STRONG
+        } else {
+            0
+        };
+    Ok(Inst {
+        d: slots[0],
+        a: address.slot,
+        imm: address.offset,
+        aux: code | ordered,
+        extra,
+        ..d.inst(run)
+    })
 }
 
 fn store_handler<E: Element, const SIZE: usize, const WIDE: bool>(n: usize) -> Handler {
@@ -414,12 +547,25 @@ fn store_handler<E: Element, const SIZE: usize, const WIDE: bool>(n: usize) -> H
     }
 }
 
-unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
     let size = (SIZE * N) as u32;
-    let kind = if i.aux & (RELEASE | STRONG) != 0 { Kind::StrongStore } else { Kind::Store };
-    let access = Access { space: decode_space(i.aux), size, align: size, kind };
+    let kind = if i.aux & (RELEASE | STRONG) != 0 {
+        Kind::StrongStore
+    } else {
+        Kind::Store
+    };
+    let access = Access {
+        space: decode_space(i.aux),
+        size,
+        align: size,
+        kind,
+    };
     let to = match w.pointers(mask, &addresses, access) {
         Ok(pointers) => pointers,
         Err(flow) => return flow,
@@ -431,9 +577,17 @@ unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bo
     for k in 0..N {
         // SAFETY: the pointers were checked for SIZE * N bytes; sources are slots.
         unsafe {
-            let slot = if N == 1 { w.slot(i.d) } else { w.slot(w.extra(i, k)) };
+            let slot = if N == 1 {
+                w.slot(i.d)
+            } else {
+                w.slot(w.extra(i, k))
+            };
             for lane in bits(mask) {
-                let value = if WIDE { E::from64(*slot.cast::<u64>().add(lane)) } else { E::from32(*slot.cast::<u32>().add(lane)) };
+                let value = if WIDE {
+                    E::from64(*slot.cast::<u64>().add(lane))
+                } else {
+                    E::from32(*slot.cast::<u32>().add(lane))
+                };
                 value.write(to[lane].add(k * SIZE));
             }
         }
@@ -444,14 +598,23 @@ unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bo
 unsafe fn do_store_128(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
-    let access = Access { space: decode_space(i.aux), size: 16, align: 16, kind: Kind::Store };
+    let access = Access {
+        space: decode_space(i.aux),
+        size: 16,
+        align: 16,
+        kind: Kind::Store,
+    };
     let to = match w.pointers(mask, &addresses, access) {
         Ok(pointers) => pointers,
         Err(flow) => return flow,
     };
     for lane in bits(mask) {
         // SAFETY: the pointers were checked; the source is four slots, 16 bytes a lane.
-        unsafe { to[lane].cast::<[u64; 2]>().write_unaligned(w.slot(i.d).cast::<[u64; 2]>().add(lane).read()) };
+        unsafe {
+            to[lane]
+                .cast::<[u64; 2]>()
+                .write_unaligned(w.slot(i.d).cast::<[u64; 2]>().add(lane).read())
+        };
     }
     Flow::Next
 }
@@ -466,14 +629,30 @@ fn mov(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
             // The address of a local variable: bytes from the frame of this call.
             let at = i64::from(d.frame_offset(name).unwrap_or(0)) + offset;
             let slot = d.dst(target, ty)?;
-            Ok(Inst { d: slot, imm: at, ..d.inst(if ty.size() == 8 { frame_address64 } else { frame_address32 }) })
+            Ok(Inst {
+                d: slot,
+                imm: at,
+                ..d.inst(if ty.size() == 8 {
+                    frame_address64
+                } else {
+                    frame_address32
+                })
+            })
         }
         (target, source) => {
             let slot = d.dst(target, ty)?;
             if ty == Type::Pred {
                 let (a, negated) = d.predicate(source)?;
-                let run = if negated { alu1(|x: bool| !x) } else { alu1(|x: bool| x) };
-                return Ok(Inst { d: slot, a, ..d.inst(run) });
+                let run = if negated {
+                    alu1(|x: bool| !x)
+                } else {
+                    alu1(|x: bool| x)
+                };
+                return Ok(Inst {
+                    d: slot,
+                    a,
+                    ..d.inst(run)
+                });
             }
             let a = d.src(source, ty)?;
             let run = match ty.size() {
@@ -481,7 +660,11 @@ fn mov(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
                 8 => alu1(|x: u64| x),
                 _ => alu1(|x: u32| x),
             };
-            Ok(Inst { d: slot, a, ..d.inst(run) })
+            Ok(Inst {
+                d: slot,
+                a,
+                ..d.inst(run)
+            })
         }
     }
 }
@@ -510,7 +693,12 @@ unsafe fn frame_address32(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
 }
 
 /// `mov.bN d, {a, b, …}`: elements from the low end.
-fn pack(d: &mut Decoder, target: &Operand, sources: &[Operand], ty: Type) -> Result<Inst, LoadError> {
+fn pack(
+    d: &mut Decoder,
+    target: &Operand,
+    sources: &[Operand],
+    ty: Type,
+) -> Result<Inst, LoadError> {
     let slot = d.dst(target, ty)?;
     let Some(part) = part_type(ty, sources.len()) else {
         return d.unsupported(format!("{} elements in .{ty:?}", sources.len()));
@@ -520,18 +708,43 @@ fn pack(d: &mut Decoder, target: &Operand, sources: &[Operand], ty: Type) -> Res
         slots.push(d.src(s, part)?);
     }
     match (ty.size(), sources.len()) {
-        (4, 2) => Ok(Inst { d: slot, a: slots[0], b: slots[1], ..d.inst(alu2(|a: u16, b: u16| u32::from(a) | u32::from(b) << 16)) }),
-        (8, 2) => Ok(Inst { d: slot, a: slots[0], b: slots[1], ..d.inst(alu2(|a: u32, b: u32| u64::from(a) | u64::from(b) << 32)) }),
-        (2, 2) => Ok(Inst { d: slot, a: slots[0], b: slots[1], ..d.inst(alu2(|a: u8, b: u8| u16::from(a) | u16::from(b) << 8)) }),
+        (4, 2) => Ok(Inst {
+            d: slot,
+            a: slots[0],
+            b: slots[1],
+            ..d.inst(alu2(|a: u16, b: u16| u32::from(a) | u32::from(b) << 16))
+        }),
+        (8, 2) => Ok(Inst {
+            d: slot,
+            a: slots[0],
+            b: slots[1],
+            ..d.inst(alu2(|a: u32, b: u32| u64::from(a) | u64::from(b) << 32))
+        }),
+        (2, 2) => Ok(Inst {
+            d: slot,
+            a: slots[0],
+            b: slots[1],
+            ..d.inst(alu2(|a: u8, b: u8| u16::from(a) | u16::from(b) << 8))
+        }),
         _ => {
             let extra = d.extras(slots);
-            Ok(Inst { d: slot, aux: part.size() << 8 | sources.len() as u32, extra, ..d.inst(pack_many) })
+            Ok(Inst {
+                d: slot,
+                aux: part.size() << 8 | sources.len() as u32,
+                extra,
+                ..d.inst(pack_many)
+            })
         }
     }
 }
 
 /// `mov.bN {a, b, …}, s`.
-fn unpack(d: &mut Decoder, targets: &[Operand], source: &Operand, ty: Type) -> Result<Inst, LoadError> {
+fn unpack(
+    d: &mut Decoder,
+    targets: &[Operand],
+    source: &Operand,
+    ty: Type,
+) -> Result<Inst, LoadError> {
     let Some(part) = part_type(ty, targets.len()) else {
         return d.unsupported(format!("{} elements of .{ty:?}", targets.len()));
     };
@@ -542,7 +755,12 @@ fn unpack(d: &mut Decoder, targets: &[Operand], source: &Operand, ty: Type) -> R
     }
     let extra = d.extras(slots);
     let wide = if ty.size() > 4 { 1 << 16 } else { 0 };
-    Ok(Inst { a, aux: wide | part.size() << 8 | targets.len() as u32, extra, ..d.inst(unpack_many) })
+    Ok(Inst {
+        a,
+        aux: wide | part.size() << 8 | targets.len() as u32,
+        extra,
+        ..d.inst(unpack_many)
+    })
 }
 
 fn part_type(ty: Type, count: usize) -> Option<Type> {
@@ -565,10 +783,13 @@ unsafe fn pack_many(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
             // SAFETY: sources are slots of lanes of 4 bytes, or 8 for parts of 8.
             let part = unsafe { w.slot(w.extra(i, k)).add(lane * size.max(4)) };
             // SAFETY: the part lies inside its lane.
-            value[k * size..(k + 1) * size].copy_from_slice(unsafe { std::slice::from_raw_parts(part, size) });
+            value[k * size..(k + 1) * size]
+                .copy_from_slice(unsafe { std::slice::from_raw_parts(part, size) });
         }
         // SAFETY: the destination's lane has this width.
-        unsafe { std::ptr::copy_nonoverlapping(value.as_ptr(), w.slot(i.d).add(lane * width), width) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(value.as_ptr(), w.slot(i.d).add(lane * width), width)
+        };
     }
     Flow::Next
 }
@@ -579,7 +800,9 @@ unsafe fn unpack_many(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     for lane in bits(mask) {
         let mut value = [0u8; 16];
         // SAFETY: the source's lane has this width. Read whole first: a target may be the source.
-        unsafe { std::ptr::copy_nonoverlapping(w.slot(i.a).add(lane * width), value.as_mut_ptr(), width) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(w.slot(i.a).add(lane * width), value.as_mut_ptr(), width)
+        };
         for k in 0..count {
             let mut part = [0u8; 8];
             part[..size].copy_from_slice(&value[k * size..(k + 1) * size]);
@@ -608,7 +831,11 @@ fn convert_address(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> 
         Operand::Symbol(name, offset) if d.frame_offset(name).is_some() => {
             let at = i64::from(d.frame_offset(name).unwrap_or(0)) + offset;
             let base = if to { 0 } else { LOCAL_WINDOW as i64 };
-            return Ok(Inst { d: slot, imm: at + base, ..d.inst(frame_address64) });
+            return Ok(Inst {
+                d: slot,
+                imm: at + base,
+                ..d.inst(frame_address64)
+            });
         }
         source => d.src(source, ty)?,
     };
@@ -622,7 +849,11 @@ fn convert_address(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> 
         (Space::Param, true) => alu1(|x: u64| x.wrapping_sub(PARAM_WINDOW)),
         (Space::Reg, _) => return d.unsupported("register space"),
     };
-    Ok(Inst { d: slot, a, ..d.inst(run) })
+    Ok(Inst {
+        d: slot,
+        a,
+        ..d.inst(run)
+    })
 }
 
 fn is_space(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
@@ -637,5 +868,9 @@ fn is_space(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         // Constant variables lie in the same range as global ones here, so neither can be told by address.
         _ => return d.unsupported("constant space"),
     };
-    Ok(Inst { d: slot, a, ..d.inst(run) })
+    Ok(Inst {
+        d: slot,
+        a,
+        ..d.inst(run)
+    })
 }

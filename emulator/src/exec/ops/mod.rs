@@ -45,12 +45,15 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
 pub fn pipe(i: &Instruction) -> Pipe {
     let last = i.opcode.last().map_or("", String::as_str);
     match i.opcode[0].as_str() {
-        "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "ldmatrix" | "stmatrix" | "prefetch" | "mbarrier" | "shfl"
-        | "movmatrix" | "isspacep" | "discard" | "applypriority" => Pipe::Lsu,
+        "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "ldmatrix" | "stmatrix" | "prefetch"
+        | "mbarrier" | "shfl" | "movmatrix" | "isspacep" | "discard" | "applypriority" => Pipe::Lsu,
         "mma" | "wmma" | "wgmma" => Pipe::Tensor,
-        "bra" | "brx" | "call" | "ret" | "exit" | "bar" | "barrier" | "trap" | "brkpt" | "nanosleep" | "membar"
-        | "fence" | "activemask" | "elect" | "griddepcontrol" => Pipe::Control,
-        "sin" | "cos" | "lg2" | "ex2" | "rcp" | "rsqrt" | "sqrt" | "tanh" | "popc" | "clz" | "bfind" | "brev" => Pipe::Xu,
+        "bra" | "brx" | "call" | "ret" | "exit" | "bar" | "barrier" | "trap" | "brkpt"
+        | "nanosleep" | "membar" | "fence" | "activemask" | "elect" | "griddepcontrol" => {
+            Pipe::Control
+        }
+        "sin" | "cos" | "lg2" | "ex2" | "rcp" | "rsqrt" | "sqrt" | "tanh" | "popc" | "clz"
+        | "bfind" | "brev" => Pipe::Xu,
         "cvt" => Pipe::Xu,
         "vote" | "match" | "redux" => Pipe::Alu,
         _ => match Type::from_suffix(last) {
@@ -100,5 +103,8 @@ pub fn operands(d: &Decoder, i: &Instruction, count: usize) -> Result<(), LoadEr
     if i.operands.len() == count {
         return Ok(());
     }
-    d.invalid(format!("{} operands, where {count} belong", i.operands.len()))
+    d.invalid(format!(
+        "{} operands, where {count} belong",
+        i.operands.len()
+    ))
 }
