@@ -1,0 +1,34 @@
+//! What a transformer needs from an attention and its key-value cache, and the ones there are.
+
+mod beside;
+mod candle;
+mod kernels;
+
+use anyhow::Result;
+use candle_core::{DType, Tensor};
+
+pub use beside::Shared;
+pub use candle::CandleAttention;
+pub use kernels::{CacheElement, KernelAttention};
+
+/// Causal attention of one sequence over a cache it fills, for all layers of a model.
+///
+/// A step is: [`attend`](Self::attend) in every layer, each time with the vectors of the same new tokens, then
+/// [`advance`](Self::advance), once. Tensors are f32 on the CPU, whatever the cache holds.
+pub trait Attention {
+    /// Tokens cached before this step, which is also the position of its first new token.
+    fn seq_len(&self) -> usize;
+
+    /// Puts the new tokens' `k` and `v`, `[tokens, num_kv_heads, head_dim]`, behind those cached of this layer, and
+    /// attends from `q`, `[tokens, num_q_heads, head_dim]`, each token seeing those up to itself. Returns `[tokens,
+    /// num_q_heads, head_dim]`. Position is in q and k already.
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor>;
+
+    /// Ends a step: its `new_tokens` now count as cached.
+    fn advance(&mut self, new_tokens: usize) -> Result<()>;
+}
+
+/// `x` as a cache of `dtype` keeps it: rounded to that precision, in f32 again.
+pub fn rounded(x: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+    x.to_dtype(dtype)?.to_dtype(DType::F32)
+}
