@@ -63,7 +63,7 @@ pub enum Turn {
 }
 
 /// Warp instructions of a turn without a seed: long enough that switching costs nothing.
-const PLAIN_SLICE: u64 = 1 << 16;
+const PLAIN_SLICE: u64 = 1 << 13;
 
 impl Resident {
     /// Room for a block of the launch.

@@ -98,7 +98,7 @@ impl LaunchState {
 /// Blocks that a worker keeps in turns under a seed, so that blocks interleave.
 const SEEDED_RESIDENTS: usize = 4;
 /// Turns after which a block that is still there may be waiting for one that has not begun.
-const LONG_STAY: u64 = 512;
+const LONG_STAY: u64 = 8;
 /// Most blocks a worker takes on for that reason.
 const MOST_RESIDENTS: usize = 1024;
 
@@ -206,9 +206,14 @@ impl Job<'_> {
         };
         let mut owned = worker;
         loop {
-            let stuck =
-                resident.len() < MOST_RESIDENTS && resident.iter().all(|r| r.turns > LONG_STAY);
-            while resident.len() < wanted || (stuck && resident.len() <= wanted.saturating_mul(2)) {
+            // Blocks that stay may be waiting for one that has not begun: take on as many again.
+            let stuck = resident.iter().all(|r| r.turns > LONG_STAY);
+            let room = if stuck {
+                (resident.len() * 2).min(MOST_RESIDENTS)
+            } else {
+                0
+            };
+            while resident.len() < wanted.max(room) {
                 // All blocks of a cooperative launch are resident, dealt out evenly.
                 let linear = if self.state.config.cooperative {
                     let linear = owned;
