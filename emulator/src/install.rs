@@ -218,28 +218,32 @@ fn real_driver() -> Result<u32, String> {
 }
 
 /// What `libcuda.so`, the name that is tried first, leads to.
-#[derive(PartialEq, Eq)]
 enum Leads {
     Nowhere,
-    ToEmulator,
+    /// The emulator's library under that handle, kept open.
+    ToEmulator(Library),
     Elsewhere,
 }
 
 fn libcuda_so() -> Leads {
     match Library::open(c"libcuda.so", libc::RTLD_LAZY | libc::RTLD_LOCAL) {
         Err(_) => Leads::Nowhere,
+        Ok(library) if Emulator::behind(library.0).is_some() => Leads::ToEmulator(library),
         Ok(library) => {
-            let ours = Emulator::behind(library.0).is_some();
             library.close();
-            if ours { Leads::ToEmulator } else { Leads::Elsewhere }
+            Leads::Elsewhere
         }
     }
 }
 
 fn real(devices: u32) -> Result<Device, InstallError> {
-    if libcuda_so() == Leads::ToEmulator {
+    if let Leads::ToEmulator(library) = libcuda_so() {
+        library.close();
         restart("NVIDIA's driver", |folders| {
-            folders.into_iter().filter(|f| !f.join("libcuda.so").exists() || !f.join(LIBRARY).exists()).collect()
+            let ours = |folder: &PathBuf| {
+                std::fs::read_link(folder.join("libcuda.so")).is_ok_and(|to| to.ends_with(LIBRARY))
+            };
+            folders.into_iter().filter(|folder| !ours(folder)).collect()
         })?;
     }
     Ok(Device::Cuda { devices })
@@ -257,7 +261,12 @@ fn emulator() -> Result<Device, InstallError> {
     let Some(emulator) = Emulator::behind(library.0) else {
         return Err(InstallError::NotLoadable { path, reason: "it is not this version of the emulator".into() });
     };
-    if libcuda_so() == Leads::Elsewhere {
+    let same = match libcuda_so() {
+        Leads::Nowhere => true,
+        Leads::ToEmulator(found) => found.0 == library.0,
+        Leads::Elsewhere => false,
+    };
+    if !same {
         restart("the emulator", |folders| link_folder(&path).into_iter().chain(folders).collect())?;
     }
     Ok(Device::Emulator(emulator))
@@ -265,7 +274,9 @@ fn emulator() -> Result<Device, InstallError> {
 
 /// The folder beside the library, or above it, in which the build left a `libcuda.so` that leads to it.
 fn link_folder(library: &Path) -> Option<PathBuf> {
-    library.ancestors().skip(1).take(2).find(|f| f.join("libcuda.so").exists()).map(Path::to_path_buf)
+    let real = library.canonicalize().ok()?;
+    let leads_there = |folder: &&Path| folder.join("libcuda.so").canonicalize().is_ok_and(|to| to == real);
+    library.ancestors().skip(1).take(2).find(leads_there).map(Path::to_path_buf)
 }
 
 fn find_library() -> Result<PathBuf, InstallError> {

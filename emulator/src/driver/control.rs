@@ -4,9 +4,9 @@
 use super::api::{Failure, Out, Text, driver_calls, ledger};
 use super::context::null;
 use super::error::{CuResult, Result, error, fail};
-use super::report::json_text;
 use super::state::lock_always;
 use crate::check::Checks;
+use serde_json::{Value, json};
 use std::ffi::{CString, c_char};
 
 /// Which text [`ptx_emulator_take`] gives.
@@ -24,20 +24,13 @@ mod wanted {
 fn take(what: u32) -> Result<String> {
     let mut state = lock_always();
     Ok(match what {
-        wanted::REPORTS_TEXT => {
-            let reports = std::mem::take(&mut state.reports);
-            reports.into_iter().map(|r| r.text + "\n").collect()
-        }
+        wanted::REPORTS_TEXT => std::mem::take(&mut state.reports).into_iter().map(|r| r.text + "\n").collect(),
         wanted::REPORTS_JSON => {
             let reports = std::mem::take(&mut state.reports);
-            format!("[{}]", reports.iter().map(|r| r.json()).collect::<Vec<_>>().join(","))
+            Value::Array(reports.into_iter().map(|r| r.json).collect()).to_string()
         }
-        wanted::COUNTERS_JSON => format!("[{}]", std::mem::take(&mut state.launches).join(",")),
-        wanted::CALLS_JSON => {
-            let counts = ledger().take_counts();
-            let members: Vec<_> = counts.iter().map(|(name, n)| format!("{}:{n}", json_text(name))).collect();
-            format!("{{{}}}", members.join(","))
-        }
+        wanted::COUNTERS_JSON => Value::Array(std::mem::take(&mut state.launches)).to_string(),
+        wanted::CALLS_JSON => json!(ledger().take_counts()).to_string(),
         other => fail!(INVALID_VALUE, "no text {other}"),
     })
 }

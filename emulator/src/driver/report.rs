@@ -4,23 +4,25 @@ use super::error::CuResult;
 use super::launch::Launch;
 use super::state::State;
 use crate::check::{Check, Fault, FaultKind};
-use crate::counters::{Counters, InstructionCounts};
 use crate::exec::Outcome;
-use std::fmt::Write as _;
+use serde_json::{Value, json};
 use std::io::Write as _;
 
 /// One finding.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Report {
-    /// The check's name, or `trap`, `assertion`, `deadlock`, `budget`, `illegal`, `copy`, `defect`.
-    pub(crate) kind: String,
     /// As people read it.
     pub(crate) text: String,
-    /// Further members of the JSON object, `,"name":value` each.
-    details: String,
+    /// As programs do: `kind`, `text`, and for a kernel's fault what it is made of.
+    pub(crate) json: Value,
 }
 
 impl Report {
+    fn new(kind: &str, text: String) -> Report {
+        let text = format!("error[{kind}]: {text}");
+        Report { json: json!({ "kind": kind, "text": text }), text }
+    }
+
     /// A kernel's fault.
     pub(crate) fn fault(fault: &Fault) -> Report {
         let kind = match fault.kind {
@@ -31,61 +33,30 @@ impl Report {
             FaultKind::Budget => "budget",
             FaultKind::Illegal => "illegal",
         };
-        let mut details = format!(
-            ",\"message\":{},\"kernel\":{},\"block\":{:?},\"thread\":{:?},\"lanes\":{},\"ptx_line\":{},\"instruction\":{}",
-            json_text(&fault.message),
-            json_text(&fault.kernel),
-            fault.block,
-            fault.thread,
-            fault.lanes,
-            fault.ptx_line,
-            json_text(&fault.instruction)
-        );
-        if let Some((file, line)) = &fault.source {
-            let _ = write!(details, ",\"file\":{},\"line\":{line}", json_text(file));
-        }
-        Report { kind: kind.into(), text: fault.to_string(), details }
+        let text = fault.to_string();
+        let (file, line) = fault.source.as_ref().map(|(file, line)| (file, line)).unzip();
+        let json = json!({
+            "kind": kind, "text": text, "message": fault.message, "kernel": fault.kernel, "block": fault.block,
+            "thread": fault.thread, "lanes": fault.lanes, "ptx_line": fault.ptx_line,
+            "instruction": fault.instruction, "file": file, "line": line,
+        });
+        Report { text, json }
     }
 
     /// A copy or fill of the host's that went wrong.
     pub(crate) fn copy(text: String) -> Report {
-        Report { kind: "copy".into(), text: format!("error[copy]: {text}"), details: String::new() }
+        Report::new("copy", text)
     }
 
     /// Allocations alive when their context goes.
     pub(crate) fn leak(text: String) -> Report {
-        Report { kind: Check::Leak.name().into(), text: format!("error[leak]: {text}"), details: String::new() }
+        Report::new(Check::Leak.name(), text)
     }
 
     /// The emulator's own mistake.
     pub(crate) fn defect(text: String) -> Report {
-        Report { kind: "defect".into(), text: format!("error[defect]: {text}"), details: String::new() }
+        Report::new("defect", text)
     }
-
-    /// The report as a JSON object.
-    pub(crate) fn json(&self) -> String {
-        format!("{{\"kind\":{},\"text\":{}{}}}", json_text(&self.kind), json_text(&self.text), self.details)
-    }
-}
-
-/// A JSON string.
-pub(crate) fn json_text(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            c if (c as u32) < 0x20 => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// What CUDA returns for a fault.
@@ -142,39 +113,15 @@ impl State {
 }
 
 /// A launch and its counters as one JSON object.
-fn launch_json(launch: &Launch, outcome: &Outcome) -> String {
-    format!(
-        "{{\"kernel\":{},\"grid\":{:?},\"block\":{:?},\"dynamic_shared\":{},\"registers\":{},\"static_shared\":{},\"counters\":{}}}",
-        json_text(&launch.kernel.name),
-        launch.config.grid,
-        launch.config.block,
-        launch.config.dynamic_shared,
-        launch.registers,
-        launch.kernel.static_shared,
-        counters_json(&outcome.counters)
-    )
-}
-
-/// A launch's counters, all instructions together.
-fn counters_json(counters: &Counters) -> String {
-    let sum = |of: fn(&InstructionCounts) -> u64| counters.instructions.iter().map(of).sum::<u64>();
-    format!(
-        "{{\"blocks\":{},\"warps\":{},\"smsp__inst_executed.sum\":{},\"smsp__thread_inst_executed.sum\":{}}}",
-        counters.blocks,
-        counters.warps,
-        sum(|c| c.issued),
-        sum(|c| c.lanes)
-    )
+fn launch_json(launch: &Launch, outcome: &Outcome) -> Value {
+    let mut json = outcome.counters.to_json(&launch.kernel, &launch.config);
+    json["metrics"]["launch__registers_per_thread"] = launch.registers.into();
+    json
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn json_escapes() {
-        assert_eq!(json_text("a\"b\\c\nd\u{1}"), r#""a\"b\\c\nd\u0001""#);
-    }
 
     #[test]
     fn faults_give_cudas_codes() {

@@ -54,7 +54,7 @@ pub(crate) struct State {
     pub(crate) schedule: Schedule,
     pub(crate) reports: Vec<Report>,
     /// Counters of launches kept, one JSON object each.
-    pub(crate) launches: Vec<String>,
+    pub(crate) launches: Vec<serde_json::Value>,
 }
 
 /// The state with its lock, and what is waited on.
