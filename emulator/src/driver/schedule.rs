@@ -199,7 +199,7 @@ mod tests {
     fn nothing_runs_unasked() {
         let mut schedule = Schedule::default();
         chain(&mut schedule, 3);
-        assert_eq!(run_all(&mut schedule), []);
+        assert_eq!(run_all(&mut schedule), Vec::<u64>::new());
         assert!(schedule.until_idle().is_some());
     }
 

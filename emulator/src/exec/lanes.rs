@@ -181,9 +181,21 @@ macro_rules! alu {
                 }
                 Flow::Next
             }
+            // Where the wide build cannot run, speed matters less than the size of this crate: one loop for
+            // all functions of a shape.
+            #[inline(never)]
+            unsafe fn plain<D: Lane, $($T: Lane),*>(w: &mut Warp, i: &Inst, mask: u32, f: &dyn Fn($($T),*) -> D) -> Flow {
+                // SAFETY: the handler's contract: operands are slots of the warp's file.
+                unsafe {
+                    $(let $arg = $T::load(w.regs.add(i.$field as usize));)*
+                    let out: [D; 32] = std::array::from_fn(|l| f($($arg[l]),*));
+                    D::store(w.regs.add(i.d as usize), out, mask);
+                }
+                Flow::Next
+            }
             unsafe fn base<D: Lane, $($T: Lane,)* F: Fn($($T),*) -> D + Copy>(w: &mut Warp, i: &Inst, m: u32) -> Flow {
                 // SAFETY: the handler's own contract.
-                unsafe { $body::<D, $($T,)* F>(w, i, m) }
+                unsafe { plain::<D, $($T),*>(w, i, m, &conjure::<F>()) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
