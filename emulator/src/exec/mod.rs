@@ -10,6 +10,7 @@ pub mod lanes;
 pub mod launch;
 pub mod local;
 pub mod module;
+pub mod number;
 pub mod ops;
 pub mod printf;
 pub mod program;

@@ -174,6 +174,8 @@ pub struct Warp {
     pub copies: super::async_copy::CopyQueue,
     /// Warp instructions run, for clocks.
     pub clock: u64,
+    /// Carry flag of each lane.
+    pub carry: u32,
 }
 
 impl Warp {
@@ -206,6 +208,7 @@ impl Warp {
             cached: super::access::CachedAllocation::default(),
             copies: super::async_copy::CopyQueue::default(),
             clock: 0,
+            carry: 0,
         }
     }
 
@@ -221,6 +224,7 @@ impl Warp {
         self.next_stop = u64::MAX;
         self.spins = 0;
         self.turn = 0;
+        self.carry = 0;
         self.copies.clear();
         self.local.forget();
     }

@@ -1,14 +1,20 @@
 //! The instruction set, a family a file. Each file turns syntax into an [`Inst`] whose handler executes it.
 
+pub mod approximate;
 pub mod atomic;
+pub mod bits;
+pub mod carry;
 pub mod collective;
+pub mod compare;
 pub mod control;
 pub mod convert;
 pub mod copy;
 pub mod float;
 pub mod half;
 pub mod int;
+pub mod logic;
 pub mod memory;
+mod shape;
 pub mod tensor;
 
 use super::decode::Decoder;
@@ -23,6 +29,9 @@ use crate::ptx::ast::{Instruction, Type};
 pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let families = [
         int::decode,
+        logic::decode,
+        bits::decode,
+        compare::decode,
         float::decode,
         half::decode,
         convert::decode,
