@@ -388,7 +388,7 @@ impl Warp {
             }
         });
         self.shared_shadow(mask, addresses, access)?;
-        if self.launch().counters {
+        if self.launch().counters && access.kind != Kind::Probe {
             self.count_shared(mask, addresses, access.size);
         }
         Ok(out)

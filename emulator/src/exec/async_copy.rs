@@ -1,10 +1,245 @@
 //! `cp.async`: copies in flight, which land when a wait makes them and no sooner.
+//!
+//! What lands is what the source holds at that moment. Until then the destination's bytes are
+//! [`byte_state::PENDING`], so that whatever touches them is reported. Every thread counts its own groups:
+//! a copy belongs to the group that its thread commits next, and threads of a warp may commit and wait
+//! at different times.
+
+use super::access::{Access, Kind, Pointers, bits};
+use super::program::Flow;
+use super::shared::byte_state;
+use super::warp::Warp;
+use crate::check::Check;
+use crate::ptx::ast::Space;
+use std::collections::VecDeque;
+
+/// The copies of one instruction, a lane each.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Lanes whose copies are in flight.
+    lanes: u32,
+    /// Bytes written at each destination: 4, 8 or 16.
+    size: u32,
+    /// Bytes read, where some lanes read fewer; zeros fill the rest.
+    taken: Option<[u8; 32]>,
+    /// For each lane, how many groups it had committed before this copy.
+    group: [u32; 32],
+    /// Destinations: bytes from the start of shared memory.
+    to: [u32; 32],
+    /// Sources. The launch keeps their allocations alive.
+    from: Pointers,
+}
 
 /// Copies that a warp's threads have issued.
 #[derive(Debug, Default)]
-pub struct CopyQueue {}
+pub struct CopyQueue {
+    /// In order of issue.
+    flying: VecDeque<Batch>,
+    /// For each lane, groups committed.
+    committed: [u32; 32],
+}
 
 impl CopyQueue {
     /// Nothing is in flight.
-    pub fn clear(&mut self) {}
+    pub fn clear(&mut self) {
+        self.flying.clear();
+        self.committed = [0; 32];
+    }
+
+    /// Whether nothing is in flight.
+    pub fn is_empty(&self) -> bool {
+        self.flying.is_empty()
+    }
+
+    /// The lanes of `mask` put what they issued since their last commit into a group.
+    #[inline(always)]
+    pub fn commit(&mut self, mask: u32) {
+        for (lane, count) in self.committed.iter_mut().enumerate() {
+            *count = count.wrapping_add(mask >> lane & 1);
+        }
+    }
+}
+
+/// One instruction's copies, before they are checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'r> {
+    /// Bytes written at each destination.
+    pub size: u32,
+    /// Bytes each lane reads, where not `size`.
+    pub taken: Option<[u8; 32]>,
+    /// Shared addresses of the destinations.
+    pub to: &'r [u64; 32],
+    /// State space of the destinations: shared, or generic addresses inside it.
+    pub to_space: Option<Space>,
+    /// Addresses of the sources.
+    pub from: &'r [u64; 32],
+    /// State space of the sources: global, or generic.
+    pub from_space: Option<Space>,
+}
+
+impl Warp {
+    /// Issues copies for the lanes of `mask`. Sources and destinations are checked now.
+    ///
+    /// # Errors
+    /// The flow to return where a check failed.
+    #[inline(always)]
+    pub fn issue_copies(&mut self, mask: u32, request: &Request) -> Result<(), Flow> {
+        let size = request.size;
+        let read = |size| Access { space: request.from_space, size, align: request.size, kind: Kind::Load };
+        let from = match &request.taken {
+            None => self.pointers(mask, request.from, read(size))?,
+            Some(taken) => {
+                let mut from = [std::ptr::null_mut(); 32];
+                // Lanes that read nothing may name any address.
+                let mut left = bits(mask).filter(|&l| taken[l] != 0).fold(0u32, |m, l| m | 1 << l);
+                while left != 0 {
+                    let count = taken[left.trailing_zeros() as usize];
+                    let same = bits(left).filter(|&l| taken[l] == count).fold(0u32, |m, l| m | 1 << l);
+                    let part = self.pointers(same, request.from, read(u32::from(count)))?;
+                    bits(same).for_each(|l| from[l] = part[l]);
+                    left &= !same;
+                }
+                from
+            }
+        };
+        let probe = Access { space: request.to_space, size, align: size, kind: Kind::Probe };
+        let pointers = self.pointers(mask, request.to, probe)?;
+        // SAFETY: no other reference to the block is alive while a handler runs.
+        let block = unsafe { self.block() };
+        let base = block.shared.as_ptr() as usize;
+        let mut to = [0u32; 32];
+        for lane in 0..32 {
+            to[lane] = (pointers[lane] as usize).wrapping_sub(base) as u32;
+        }
+        let checks = self.launch().checks;
+        if checks.has(Check::AsyncCopy) || checks.has(Check::UninitMemory) {
+            self.mark_pending(mask, &to, size)?;
+        }
+        let queue = &mut self.copies;
+        let group = queue.committed;
+        queue.flying.push_back(Batch { lanes: mask, size, taken: request.taken, group, to, from });
+        Ok(())
+    }
+
+    fn mark_pending(&mut self, mask: u32, to: &[u32; 32], size: u32) -> Result<(), Flow> {
+        // SAFETY: no other reference to the block is alive while a handler runs.
+        let states = unsafe { self.block() }.shared.states();
+        if self.launch().checks.has(Check::AsyncCopy) {
+            for lane in bits(mask) {
+                // SAFETY: the destination was found inside shared memory; there is a state for each of its bytes.
+                let range = unsafe { std::slice::from_raw_parts(states.add(to[lane] as usize), size as usize) };
+                if range.contains(&byte_state::PENDING) {
+                    let text = format!(
+                        "copy of {size} bytes to shared address {:#x}, where an earlier asynchronous copy has not landed: \
+                         no wait has completed it, and nothing orders the two",
+                        to[lane]
+                    );
+                    return Err(self.violation(Check::AsyncCopy, 1 << lane, text));
+                }
+            }
+        }
+        for lane in bits(mask) {
+            // SAFETY: as above.
+            unsafe { std::ptr::write_bytes(states.add(to[lane] as usize), byte_state::PENDING, size as usize) };
+        }
+        Ok(())
+    }
+
+    /// Makes the copies of `mask`'s lanes land, all but those of the newest `pending` groups of each lane and
+    /// those not committed.
+    ///
+    /// # Errors
+    /// The flow to return where a landing raced with an access.
+    pub fn wait_copies(&mut self, mask: u32, pending: u32) -> Result<(), Flow> {
+        let mut at = 0;
+        while let Some(batch) = self.copies.flying.get(at) {
+            let here = batch.lanes & mask;
+            let mut due = 0u32;
+            for lane in 0..32 {
+                // Commits since the copy; the copy's own group is the first of them.
+                let since = self.copies.committed[lane].wrapping_sub(batch.group[lane]);
+                due |= u32::from(since > pending) << lane;
+            }
+            due &= here;
+            if due == 0 {
+                if here == mask {
+                    // Later copies of these lanes are in the same groups or newer ones.
+                    return Ok(());
+                }
+                at += 1;
+                continue;
+            }
+            self.land(at, due)?;
+            at = self.retire(at, due);
+        }
+        Ok(())
+    }
+
+    /// Makes all copies of `mask`'s lanes land, committed or not.
+    ///
+    /// # Errors
+    /// As [`Warp::wait_copies`].
+    pub fn wait_all_copies(&mut self, mask: u32) -> Result<(), Flow> {
+        self.copies.commit(mask);
+        self.wait_copies(mask, 0)
+    }
+
+    /// Takes lanes off a batch, and the batch off the queue where none is left; the index of the next.
+    #[inline(always)]
+    fn retire(&mut self, at: usize, lanes: u32) -> usize {
+        let flying = &mut self.copies.flying;
+        flying[at].lanes &= !lanes;
+        if flying[at].lanes != 0 {
+            return at + 1;
+        }
+        if at == 0 {
+            flying.pop_front();
+        } else {
+            flying.remove(at);
+        }
+        at
+    }
+
+    /// Writes the destinations of `lanes` of a batch.
+    #[inline(always)]
+    fn land(&mut self, at: usize, lanes: u32) -> Result<(), Flow> {
+        let checks = self.launch().checks;
+        // SAFETY: no other reference to the block is alive while a handler runs.
+        let block = unsafe { self.block() };
+        let (base, states) = (block.shared.as_ptr(), block.shared.states());
+        let batch = &self.copies.flying[at];
+        let size = batch.size as usize;
+        for lane in bits(lanes) {
+            let to = base.wrapping_add(batch.to[lane] as usize);
+            let from = batch.from[lane].cast_const();
+            // SAFETY: `size` bytes at the destination and the bytes taken at the source were found inside their
+            // memories at issue, which live as long as the launch.
+            unsafe {
+                match (&batch.taken, size) {
+                    (None, 16) => to.cast::<u128>().write_unaligned(from.cast::<u128>().read_unaligned()),
+                    (None, 8) => to.cast::<u64>().write_unaligned(from.cast::<u64>().read_unaligned()),
+                    (None, _) => to.cast::<u32>().write_unaligned(from.cast::<u32>().read_unaligned()),
+                    (Some(taken), _) => {
+                        let taken = usize::from(taken[lane]);
+                        if taken != 0 {
+                            std::ptr::copy_nonoverlapping(from, to, taken);
+                        }
+                        std::ptr::write_bytes(to.add(taken), 0, size - taken);
+                    }
+                }
+            }
+        }
+        if checks.has(Check::AsyncCopy) || checks.has(Check::UninitMemory) {
+            for lane in bits(lanes) {
+                // SAFETY: there is a state for each byte of the destination.
+                unsafe { std::ptr::write_bytes(states.add(batch.to[lane] as usize), byte_state::INIT, size) };
+            }
+        }
+        if checks.has(Check::SharedRace) {
+            let addresses: [u64; 32] = batch.to.map(u64::from);
+            let access = Access { space: Some(Space::Shared), size: size as u32, align: 1, kind: Kind::Store };
+            self.shared_race(lanes, &addresses, access)?;
+        }
+        Ok(())
+    }
 }

@@ -13,7 +13,9 @@ pub mod float;
 pub mod half;
 pub mod int;
 pub mod logic;
+pub mod matrix_load;
 pub mod memory;
+pub mod mma;
 mod shape;
 pub mod tensor;
 

@@ -1,0 +1,190 @@
+//! `ldmatrix`, `stmatrix` and `movmatrix`: 8x8 matrices of 16-bit elements between shared memory and the
+//! fragments that `mma` takes.
+//!
+//! A fragment register of such a matrix, all 32 lanes of it in order, is the matrix in row-major order:
+//! lane `4 r + t` holds elements `2 t` and `2 t + 1` of row `r`. So a register's slot and the eight rows of
+//! 16 bytes in shared memory are the same 128 bytes.
+
+use super::memory::{decode_space, elements, encode_space, lane_addresses, space_of};
+use super::tensor::whole_warp;
+use super::{has, only, operands};
+use crate::exec::access::{Access, Kind};
+use crate::exec::decode::Decoder;
+use crate::exec::module::LoadError;
+use crate::exec::program::{Flow, Handler, Inst};
+use crate::exec::warp::Warp;
+use crate::ptx::ast::{Instruction, Operand, Type};
+
+/// Bytes of a row of a matrix.
+const ROW: u32 = 16;
+
+const MODIFIERS: &[&str] = &["sync", "aligned", "m8n8", "x1", "x2", "x4", "trans", "shared", "shared::cta"];
+
+/// `ldmatrix` and `stmatrix`.
+///
+/// # Errors
+/// A form that is not executed.
+pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
+    let load = i.opcode[0] == "ldmatrix";
+    if has(i, "m16n16") || has(i, "m8n16") || has(i, "m16n8") {
+        return d.unsupported("8-bit and narrower elements, which need sm_100a");
+    }
+    only(d, i, MODIFIERS)?;
+    operands(d, i, 2)?;
+    if super::type_of(d, i)? != Type::B16 {
+        return d.unsupported("element type");
+    }
+    let (address, list) = if load { (&i.operands[1], &i.operands[0]) } else { (&i.operands[0], &i.operands[1]) };
+    let count = [("x1", 1), ("x2", 2), ("x4", 4)].iter().find(|(m, _)| has(i, m)).map(|&(_, n)| n);
+    let Some(count) = count else { return d.invalid("neither .x1, .x2 nor .x4") };
+    let list = elements(list);
+    if list.len() != count {
+        return d.invalid(format!("{} registers for {count} matrices", list.len()));
+    }
+    let address = d.address(address)?;
+    let code = encode_space(d, space_of(d, i)?, &address)?;
+    let mut slots = Vec::new();
+    for operand in list {
+        slots.push(if load { d.dst(operand, Type::B32)? } else { d.src(operand, Type::B32)? });
+    }
+    let extra = d.extras(slots);
+    let run: Handler = match (load, has(i, "trans"), count) {
+        (true, false, 1) => load_matrices::<1, false>,
+        (true, false, 2) => load_matrices::<2, false>,
+        (true, false, _) => load_matrices::<4, false>,
+        (true, true, 1) => load_matrices::<1, true>,
+        (true, true, 2) => load_matrices::<2, true>,
+        (true, true, _) => load_matrices::<4, true>,
+        (false, false, 1) => store_matrices::<1, false>,
+        (false, false, 2) => store_matrices::<2, false>,
+        (false, false, _) => store_matrices::<4, false>,
+        (false, true, 1) => store_matrices::<1, true>,
+        (false, true, 2) => store_matrices::<2, true>,
+        (false, true, _) => store_matrices::<4, true>,
+    };
+    Ok(Inst { a: address.slot, imm: address.offset, aux: code, extra, ..d.inst(run) })
+}
+
+/// A matrix, row after row.
+type Matrix = [[u16; 8]; 8];
+
+/// Rows to columns.
+#[inline(always)]
+fn transposed(m: Matrix) -> Matrix {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::*;
+        // SAFETY: SSE2 is part of x86-64; a matrix is eight vectors of 16 bytes.
+        unsafe {
+            let r: [__m128i; 8] = std::mem::transmute(m);
+            // Interleaving rows k and k + 4 three times over sends each index bit to its place.
+            let mix = |r: [__m128i; 8]| -> [__m128i; 8] {
+                std::array::from_fn(|k| {
+                    let (x, y) = (r[k / 2], r[k / 2 + 4]);
+                    if k % 2 == 0 { _mm_unpacklo_epi16(x, y) } else { _mm_unpackhi_epi16(x, y) }
+                })
+            };
+            std::mem::transmute(mix(mix(mix(r))))
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::array::from_fn(|r| std::array::from_fn(|c| m[c][r]))
+}
+
+/// The lanes that give row addresses for `N` matrices.
+const fn address_lanes(n: usize) -> u32 {
+    u32::MAX >> (32 - 8 * n)
+}
+
+unsafe fn load_matrices<const N: usize, const TRANS: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    if let Some(flow) = whole_warp(w, mask) {
+        return flow;
+    }
+    // SAFETY: operands are slots of the warp's file.
+    let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
+    let access = Access { space: decode_space(i.aux), size: ROW, align: ROW, kind: Kind::Load };
+    let rows = match w.pointers(mask & address_lanes(N), &addresses, access) {
+        Ok(pointers) => pointers,
+        Err(flow) => return flow,
+    };
+    for k in 0..N {
+        // Lanes that a partial warp lacks give no rows.
+        let matrix: Matrix = std::array::from_fn(|r| {
+            let row = rows[8 * k + r];
+            // SAFETY: 16 bytes were checked behind each pointer that is not null.
+            if row.is_null() { [0; 8] } else { unsafe { row.cast::<[u16; 8]>().read_unaligned() } }
+        });
+        let matrix = if TRANS { transposed(matrix) } else { matrix };
+        // SAFETY: the destination is a 128-byte slot.
+        unsafe { w.slot(w.extra(i, k)).cast::<Matrix>().write(matrix) };
+    }
+    Flow::Next
+}
+
+unsafe fn store_matrices<const N: usize, const TRANS: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    if let Some(flow) = whole_warp(w, mask) {
+        return flow;
+    }
+    // SAFETY: operands are slots of the warp's file.
+    let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
+    let access = Access { space: decode_space(i.aux), size: ROW, align: ROW, kind: Kind::Store };
+    let rows = match w.pointers(mask & address_lanes(N), &addresses, access) {
+        Ok(pointers) => pointers,
+        Err(flow) => return flow,
+    };
+    for k in 0..N {
+        // SAFETY: the source is a 128-byte slot.
+        let matrix = unsafe { w.slot(w.extra(i, k)).cast::<Matrix>().read() };
+        let matrix = if TRANS { transposed(matrix) } else { matrix };
+        for (r, row) in matrix.iter().enumerate() {
+            let to = rows[8 * k + r];
+            if !to.is_null() {
+                // SAFETY: 16 bytes were checked behind each pointer that is not null.
+                unsafe { to.cast::<[u16; 8]>().write_unaligned(*row) };
+            }
+        }
+    }
+    Flow::Next
+}
+
+/// `movmatrix`: the transpose of a fragment.
+///
+/// # Errors
+/// A form that is not executed.
+pub fn decode_move(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
+    only(d, i, &["sync", "aligned", "m8n8", "trans"])?;
+    operands(d, i, 2)?;
+    if super::type_of(d, i)? != Type::B16 || !has(i, "trans") {
+        return d.unsupported("form");
+    }
+    let slot = d.dst(&i.operands[0], Type::B32)?;
+    let a = d.src(&i.operands[1], Type::B32)?;
+    if matches!(i.operands[0], Operand::Sink) {
+        return d.invalid("no destination");
+    }
+    Ok(Inst { d: slot, a, ..d.inst(move_matrix) })
+}
+
+unsafe fn move_matrix(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    if let Some(flow) = whole_warp(w, mask) {
+        return flow;
+    }
+    // SAFETY: both operands are 128-byte slots.
+    unsafe {
+        let matrix = w.slot(i.a).cast::<Matrix>().read();
+        w.slot(i.d).cast::<Matrix>().write(transposed(matrix));
+    }
+    Flow::Next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposition() {
+        let m: Matrix = std::array::from_fn(|r| std::array::from_fn(|c| (r * 8 + c) as u16));
+        let t: Matrix = std::array::from_fn(|r| std::array::from_fn(|c| (c * 8 + r) as u16));
+        assert_eq!(transposed(m), t);
+    }
+}

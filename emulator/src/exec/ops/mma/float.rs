@@ -1,0 +1,418 @@
+//! Products of `.f16`, `.bf16`, `.tf32`, `.e4m3` and `.e5m2` with `.f32` or `.f16` accumulators.
+//!
+//! The factors are unpacked to single precision, B by rows of K, and eight columns of D are one vector. With
+//! `.f32` accumulators the even columns lie in one register and the odd ones in the next, so the vector holds
+//! columns 0 2 4 6 1 3 5 7 and nothing has to be shuffled; with `.f16` they lie in order.
+
+use super::super::tensor::whole_warp;
+use super::{Form, Plan};
+use crate::exec::program::{Flow, Handler, Inst};
+use crate::exec::warp::Warp;
+use crate::ptx::ast::Type;
+
+/// Plans a floating-point form; `None` where there is none such.
+pub fn plan(form: Form) -> Option<Plan> {
+    let run: Handler = match (form.shape, form.a, form.b, form.c) {
+        ("m16n8k8", "f16", "f16", "f32") => pick::<Half, Single, 1, 8>(),
+        ("m16n8k16", "f16", "f16", "f32") => pick::<Half, Single, 2, 16>(),
+        ("m16n8k8", "f16", "f16", "f16") => pick::<Half, Half, 1, 8>(),
+        ("m16n8k16", "f16", "f16", "f16") => pick::<Half, Half, 2, 16>(),
+        ("m16n8k8", "bf16", "bf16", "f32") => pick::<Brain, Single, 1, 8>(),
+        ("m16n8k16", "bf16", "bf16", "f32") => pick::<Brain, Single, 2, 16>(),
+        ("m16n8k4", "tf32", "tf32", "f32") => pick::<Tensor, Single, 1, 4>(),
+        ("m16n8k8", "tf32", "tf32", "f32") => pick::<Tensor, Single, 2, 8>(),
+        ("m16n8k16" | "m16n8k32", "e4m3" | "e5m2", "e4m3" | "e5m2", "f32" | "f16") => eight_bits(form)?,
+        _ => return None,
+    };
+    if form.d != form.c {
+        return None;
+    }
+    let accumulators = if form.c == "f16" { 2 } else { 4 };
+    // 16-byte blocks along K: the elements of one are 16 bytes' worth.
+    let depth = match (form.shape, form.a) {
+        ("m16n8k8" | "m16n8k4", "f16" | "bf16") | ("m16n8k4", _) | ("m16n8k16", "e4m3" | "e5m2") => 1,
+        _ => 2,
+    };
+    Some(Plan {
+        run,
+        counts: [accumulators, 2 * depth, depth, accumulators],
+        accumulators: [if form.d == "f16" { Type::B32 } else { Type::F32 }, if form.c == "f16" { Type::B32 } else { Type::F32 }],
+        factors: Type::B32,
+    })
+}
+
+fn eight_bits(form: Form) -> Option<Handler> {
+    Some(match (form.shape, form.a, form.b, form.c) {
+        ("m16n8k16", "e4m3", "e4m3", "f32") => pick2::<E4M3, E4M3, Single, 1, 16>(),
+        ("m16n8k16", "e4m3", "e5m2", "f32") => pick2::<E4M3, E5M2, Single, 1, 16>(),
+        ("m16n8k16", "e5m2", "e4m3", "f32") => pick2::<E5M2, E4M3, Single, 1, 16>(),
+        ("m16n8k16", "e5m2", "e5m2", "f32") => pick2::<E5M2, E5M2, Single, 1, 16>(),
+        ("m16n8k32", "e4m3", "e4m3", "f32") => pick2::<E4M3, E4M3, Single, 2, 32>(),
+        ("m16n8k32", "e4m3", "e5m2", "f32") => pick2::<E4M3, E5M2, Single, 2, 32>(),
+        ("m16n8k32", "e5m2", "e4m3", "f32") => pick2::<E5M2, E4M3, Single, 2, 32>(),
+        ("m16n8k32", "e5m2", "e5m2", "f32") => pick2::<E5M2, E5M2, Single, 2, 32>(),
+        ("m16n8k16", "e4m3", "e4m3", "f16") => pick2::<E4M3, E4M3, Half, 1, 16>(),
+        ("m16n8k16", "e4m3", "e5m2", "f16") => pick2::<E4M3, E5M2, Half, 1, 16>(),
+        ("m16n8k16", "e5m2", "e4m3", "f16") => pick2::<E5M2, E4M3, Half, 1, 16>(),
+        ("m16n8k16", "e5m2", "e5m2", "f16") => pick2::<E5M2, E5M2, Half, 1, 16>(),
+        ("m16n8k32", "e4m3", "e4m3", "f16") => pick2::<E4M3, E4M3, Half, 2, 32>(),
+        ("m16n8k32", "e4m3", "e5m2", "f16") => pick2::<E4M3, E5M2, Half, 2, 32>(),
+        ("m16n8k32", "e5m2", "e4m3", "f16") => pick2::<E5M2, E4M3, Half, 2, 32>(),
+        ("m16n8k32", "e5m2", "e5m2", "f16") => pick2::<E5M2, E5M2, Half, 2, 32>(),
+        _ => return None,
+    })
+}
+
+/// Rows of D, a block of eight to each of the accumulator's halves.
+const ROWS: usize = 16;
+
+/// Eight columns of a row, in the accumulator's order.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+struct Columns([f32; 8]);
+
+/// An element type of A or B.
+trait Element {
+    /// Unpacks the 16 bytes at `from` to `16 / size` values at `to`.
+    ///
+    /// # Safety
+    /// Both are valid for that much; `WIDE` only where [`crate::exec::lanes::wide`] says so.
+    unsafe fn unpack<const WIDE: bool>(from: *const u8, to: *mut f32);
+}
+
+struct Half;
+impl Element for Half {
+    #[inline(always)]
+    unsafe fn unpack<const WIDE: bool>(from: *const u8, to: *mut f32) {
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            use std::arch::x86_64::*;
+            // SAFETY: the caller's promise.
+            unsafe { _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128(from.cast()))) };
+            return;
+        }
+        for k in 0..8 {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(k) = half::f16::from_bits(*from.cast::<u16>().add(k)).to_f32() };
+        }
+    }
+}
+
+struct Brain;
+impl Element for Brain {
+    #[inline(always)]
+    unsafe fn unpack<const WIDE: bool>(from: *const u8, to: *mut f32) {
+        for k in 0..8 {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(k) = f32::from_bits(u32::from(*from.cast::<u16>().add(k)) << 16) };
+        }
+    }
+}
+
+struct Tensor;
+impl Element for Tensor {
+    #[inline(always)]
+    unsafe fn unpack<const WIDE: bool>(from: *const u8, to: *mut f32) {
+        for k in 0..4 {
+            // The low 13 bits of a .tf32 register are ignored.
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(k) = f32::from_bits(*from.cast::<u32>().add(k) & !0x1fff) };
+        }
+    }
+}
+
+/// The value of an 8-bit float with `EXPONENT` exponent bits. E4M3 has no infinities: only all ones is NaN.
+const fn small(bits: u8, exponent_bits: u32) -> f32 {
+    let mantissa_bits = 7 - exponent_bits;
+    let sign = (bits as u32 >> 7) << 31;
+    let exponent = (bits as u32 & 0x7f) >> mantissa_bits;
+    let mantissa = bits as u32 & ((1 << mantissa_bits) - 1);
+    let top = (1 << exponent_bits) - 1;
+    let bias = (1 << (exponent_bits - 1)) - 1;
+    if exponent_bits == 4 && bits & 0x7f == 0x7f {
+        return f32::from_bits(0x7fff_ffff);
+    }
+    if exponent_bits == 5 && exponent == top {
+        return f32::from_bits(if mantissa == 0 { sign | 0x7f80_0000 } else { 0x7fff_ffff });
+    }
+    if exponent == 0 {
+        // Subnormal: mantissa units of 2^(1 - bias - mantissa_bits), a normal number in single precision.
+        let unit = f32::from_bits((127 + 1 - bias - mantissa_bits) << 23);
+        let value = mantissa as f32 * unit;
+        return f32::from_bits(value.to_bits() | sign);
+    }
+    f32::from_bits(sign | (exponent + 127 - bias) << 23 | mantissa << (23 - mantissa_bits))
+}
+
+const fn small_table(exponent_bits: u32) -> [f32; 256] {
+    let mut table = [0.0; 256];
+    let mut k = 0;
+    while k < 256 {
+        table[k] = small(k as u8, exponent_bits);
+        k += 1;
+    }
+    table
+}
+
+static E4M3_VALUES: [f32; 256] = small_table(4);
+static E5M2_VALUES: [f32; 256] = small_table(5);
+
+struct E4M3;
+impl Element for E4M3 {
+    #[inline(always)]
+    unsafe fn unpack<const WIDE: bool>(from: *const u8, to: *mut f32) {
+        for k in 0..16 {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(k) = E4M3_VALUES[*from.add(k) as usize] };
+        }
+    }
+}
+
+struct E5M2;
+impl Element for E5M2 {
+    #[inline(always)]
+    unsafe fn unpack<const WIDE: bool>(from: *const u8, to: *mut f32) {
+        for k in 0..16 {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(k) = E5M2_VALUES[*from.add(k) as usize] };
+        }
+    }
+}
+
+/// A type of accumulators.
+trait Accumulator {
+    /// Registers of C, and of D.
+    const COUNT: usize;
+    /// Which column of D is at each place of [`Columns`].
+    const ORDER: [usize; 8];
+    /// Row `row` of C, from its registers' slots.
+    ///
+    /// # Safety
+    /// The slots are those of `COUNT` registers; `WIDE` as for [`Element::unpack`].
+    unsafe fn load<const WIDE: bool>(slots: &[*mut u8], row: usize) -> Columns;
+    /// Writes row `row` of D.
+    ///
+    /// # Safety
+    /// As for `load`.
+    unsafe fn store<const WIDE: bool>(slots: &[*mut u8], row: usize, values: Columns);
+}
+
+struct Single;
+impl Accumulator for Single {
+    const COUNT: usize = 4;
+    const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
+
+    #[inline(always)]
+    unsafe fn load<const WIDE: bool>(slots: &[*mut u8], row: usize) -> Columns {
+        let at = row % 8 * 4;
+        // SAFETY: the caller's promise: lanes 4 g to 4 g + 3 of two registers.
+        unsafe {
+            let even = *slots[row / 8 * 2].cast::<f32>().add(at).cast::<[f32; 4]>();
+            let odd = *slots[row / 8 * 2 + 1].cast::<f32>().add(at).cast::<[f32; 4]>();
+            Columns(std::array::from_fn(|n| if n < 4 { even[n] } else { odd[n - 4] }))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store<const WIDE: bool>(slots: &[*mut u8], row: usize, values: Columns) {
+        let at = row % 8 * 4;
+        let v = values.0.map(canonical);
+        // SAFETY: the caller's promise.
+        unsafe {
+            *slots[row / 8 * 2].cast::<f32>().add(at).cast::<[f32; 4]>() = [v[0], v[1], v[2], v[3]];
+            *slots[row / 8 * 2 + 1].cast::<f32>().add(at).cast::<[f32; 4]>() = [v[4], v[5], v[6], v[7]];
+        }
+    }
+}
+
+/// NaN results have one pattern.
+#[inline(always)]
+fn canonical(x: f32) -> f32 {
+    if x.is_nan() { f32::from_bits(0x7fff_ffff) } else { x }
+}
+
+impl Accumulator for Half {
+    const COUNT: usize = 2;
+    const ORDER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+
+    #[inline(always)]
+    unsafe fn load<const WIDE: bool>(slots: &[*mut u8], row: usize) -> Columns {
+        let mut out = Columns([0.0; 8]);
+        // SAFETY: the caller's promise: lanes 4 g to 4 g + 3 are 16 bytes.
+        unsafe { <Half as Element>::unpack::<WIDE>(slots[row / 8].add(row % 8 * 16), out.0.as_mut_ptr()) };
+        out
+    }
+
+    #[inline(always)]
+    unsafe fn store<const WIDE: bool>(slots: &[*mut u8], row: usize, values: Columns) {
+        // SAFETY: the caller's promise.
+        let to = unsafe { slots[row / 8].add(row % 8 * 16) };
+        let values = values.0.map(canonical);
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            use std::arch::x86_64::*;
+            // SAFETY: the caller's promise.
+            unsafe {
+                let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(values.as_ptr()));
+                _mm_storeu_si128(to.cast(), halves);
+            }
+            return;
+        }
+        for (n, value) in values.iter().enumerate() {
+            let bits = if value.is_nan() { 0x7fff } else { half::f16::from_f32(*value).to_bits() };
+            // SAFETY: the caller's promise.
+            unsafe { *to.cast::<u16>().add(n) = bits };
+        }
+    }
+}
+
+/// The matrix product, on `DEPTH` blocks of 16 bytes that are `K` elements of a row together.
+///
+/// # Safety
+/// `slots` are the registers of D, A, B, C; `WIDE` as for [`Element::unpack`].
+#[inline(always)]
+unsafe fn multiply<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize, const WIDE: bool>(slots: &[*mut u8]) {
+    let (d, rest) = slots.split_at(C::COUNT);
+    let (a_slots, rest) = rest.split_at(2 * DEPTH);
+    let (b_slots, c) = rest.split_at(DEPTH);
+    let block = K / DEPTH;
+    let mut a = [[0f32; K]; ROWS];
+    let mut columns = [[0f32; K]; 8];
+    // SAFETY: each slot is eight rows of 16 bytes; rows of the unpacked matrices hold K values.
+    unsafe {
+        for part in 0..DEPTH {
+            for row in 0..ROWS {
+                let from = a_slots[2 * part + row / 8].add(row % 8 * 16);
+                A::unpack::<WIDE>(from, a[row].as_mut_ptr().add(part * block));
+            }
+            for n in 0..8 {
+                let from = b_slots[part].add(C::ORDER[n] * 16);
+                B::unpack::<WIDE>(from, columns[n].as_mut_ptr().add(part * block));
+            }
+        }
+        let b = rows_of::<K, WIDE>(&columns);
+        for first in [0, 8] {
+            let mut sums: [Columns; 8] = std::array::from_fn(|r| C::load::<WIDE>(c, first + r));
+            accumulate::<K, WIDE>(&a, first, &b, &mut sums);
+            for (r, sum) in sums.iter().enumerate() {
+                C::store::<WIDE>(d, first + r, *sum);
+            }
+        }
+    }
+}
+
+/// `sums[r] += a[first + r][k] * b[k]`, for each k in turn.
+///
+/// # Safety
+/// `WIDE` as for [`Element::unpack`].
+#[inline(always)]
+unsafe fn accumulate<const K: usize, const WIDE: bool>(a: &[[f32; K]; ROWS], first: usize, b: &[Columns; K], sums: &mut [Columns; 8]) {
+    #[cfg(target_arch = "x86_64")]
+    if WIDE {
+        use std::arch::x86_64::*;
+        // SAFETY: the features are there, says the caller; a `Columns` is one aligned vector.
+        unsafe {
+            let mut s: [__m256; 8] = std::array::from_fn(|r| _mm256_load_ps(sums[r].0.as_ptr()));
+            for k in 0..K {
+                let column = _mm256_load_ps(b[k].0.as_ptr());
+                for r in 0..8 {
+                    s[r] = _mm256_fmadd_ps(_mm256_set1_ps(a[first + r][k]), column, s[r]);
+                }
+            }
+            for r in 0..8 {
+                _mm256_store_ps(sums[r].0.as_mut_ptr(), s[r]);
+            }
+        }
+        return;
+    }
+    for k in 0..K {
+        for r in 0..8 {
+            for n in 0..8 {
+                sums[r].0[n] = a[first + r][k].mul_add(b[k].0[n], sums[r].0[n]);
+            }
+        }
+    }
+}
+
+/// Columns of K values to K rows.
+///
+/// # Safety
+/// `WIDE` as for [`Element::unpack`].
+#[inline(always)]
+unsafe fn rows_of<const K: usize, const WIDE: bool>(columns: &[[f32; K]; 8]) -> [Columns; K] {
+    let mut out = [Columns([0.0; 8]); K];
+    #[cfg(target_arch = "x86_64")]
+    if WIDE && K % 8 == 0 {
+        use std::arch::x86_64::*;
+        // SAFETY: the features are there, says the caller; eight values from `at` lie inside each column.
+        unsafe {
+            for at in (0..K).step_by(8) {
+                let c: [__m256; 8] = std::array::from_fn(|n| _mm256_loadu_ps(columns[n].as_ptr().add(at)));
+                // Pairs, then quadruples inside each half, then the halves.
+                let pair: [__m256; 8] = std::array::from_fn(|n| {
+                    let (x, y) = (c[n & !1], c[n | 1]);
+                    if n % 2 == 0 { _mm256_unpacklo_ps(x, y) } else { _mm256_unpackhi_ps(x, y) }
+                });
+                let quad: [__m256; 8] = std::array::from_fn(|n| {
+                    let (x, y) = (pair[n & 4 | n >> 1 & 1], pair[n & 4 | 2 | n >> 1 & 1]);
+                    if n % 2 == 0 { _mm256_shuffle_ps::<0x44>(x, y) } else { _mm256_shuffle_ps::<0xee>(x, y) }
+                });
+                for k in 0..8 {
+                    let (x, y) = (quad[k & 3], quad[4 | k & 3]);
+                    let row = if k < 4 { _mm256_permute2f128_ps::<0x20>(x, y) } else { _mm256_permute2f128_ps::<0x31>(x, y) };
+                    _mm256_store_ps(out[at + k].0.as_mut_ptr(), row);
+                }
+            }
+        }
+        return out;
+    }
+    for (k, row) in out.iter_mut().enumerate() {
+        for n in 0..8 {
+            row.0[n] = columns[n][k];
+        }
+    }
+    out
+}
+
+#[inline(always)]
+unsafe fn run<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    if let Some(flow) = whole_warp(w, mask) {
+        return flow;
+    }
+    let count = 2 * C::COUNT + 3 * DEPTH;
+    let offsets = &w.program().extra[i.extra as usize..][..count];
+    let mut slots = [std::ptr::null_mut(); 14];
+    for (slot, &offset) in slots.iter_mut().zip(offsets) {
+        // SAFETY: operands are slots of the warp's file.
+        *slot = unsafe { w.slot(offset) };
+    }
+    // SAFETY: the decoder put the slots together in this order.
+    unsafe { multiply::<A, B, C, DEPTH, K, WIDE>(&slots[..count]) };
+    Flow::Next
+}
+
+fn pick<E: Element, C: Accumulator, const DEPTH: usize, const K: usize>() -> Handler {
+    pick2::<E, E, C, DEPTH, K>()
+}
+
+fn pick2<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize>() -> Handler {
+    unsafe fn base<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+        // SAFETY: the handler's own contract.
+        unsafe { run::<A, B, C, DEPTH, K, false>(w, i, mask) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn fast<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+        // SAFETY: the handler's own contract; picked only where the features exist.
+        unsafe { run::<A, B, C, DEPTH, K, true>(w, i, mask) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if crate::exec::lanes::wide() {
+        return fast::<A, B, C, DEPTH, K>;
+    }
+    base::<A, B, C, DEPTH, K>
+}

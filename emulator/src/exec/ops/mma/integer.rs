@@ -1,0 +1,271 @@
+//! Products of `.s8`, `.u8`, `.s4`, `.u4` and `.b1` with 32-bit integer accumulators.
+
+use super::super::tensor::whole_warp;
+use super::{Form, Plan};
+use crate::exec::program::{Flow, Handler, Inst};
+use crate::exec::warp::Warp;
+use crate::ptx::ast::Type;
+
+/// Plans an integer form; `None` where there is none such.
+pub fn plan(form: Form, saturate: bool, bit_op: Option<&str>) -> Option<Plan> {
+    if form.d != "s32" || form.c != "s32" {
+        return None;
+    }
+    let bits = match (form.a, form.b) {
+        ("s8" | "u8", "s8" | "u8") => 8,
+        ("s4" | "u4", "s4" | "u4") => 4,
+        ("b1", "b1") => 1,
+        _ => return None,
+    };
+    // Blocks of eight rows, blocks of 16 bytes along K.
+    let (high, depth) = match (form.shape, bits) {
+        ("m8n8k16", 8) | ("m8n8k32", 4) | ("m8n8k128", 1) => (1, 1),
+        ("m16n8k16", 8) | ("m16n8k32", 4) | ("m16n8k128", 1) => (2, 1),
+        ("m16n8k32", 8) | ("m16n8k64", 4) | ("m16n8k256", 1) => (2, 2),
+        _ => return None,
+    };
+    let signs = (form.a.starts_with('s'), form.b.starts_with('s'));
+    let run = match (bits, signs, bit_op) {
+        (8, (true, true), None) => of_shape::<Bytes<true>, Bytes<true>>(high, depth, saturate),
+        (8, (true, false), None) => of_shape::<Bytes<true>, Bytes<false>>(high, depth, saturate),
+        (8, (false, true), None) => of_shape::<Bytes<false>, Bytes<true>>(high, depth, saturate),
+        (8, (false, false), None) => of_shape::<Bytes<false>, Bytes<false>>(high, depth, saturate),
+        (4, (true, true), None) => of_shape::<Nibbles<true>, Nibbles<true>>(high, depth, saturate),
+        (4, (true, false), None) => of_shape::<Nibbles<true>, Nibbles<false>>(high, depth, saturate),
+        (4, (false, true), None) => of_shape::<Nibbles<false>, Nibbles<true>>(high, depth, saturate),
+        (4, (false, false), None) => of_shape::<Nibbles<false>, Nibbles<false>>(high, depth, saturate),
+        (1, _, Some("xor")) => bit_shape::<true>(high, depth),
+        (1, _, Some("and")) => bit_shape::<false>(high, depth),
+        _ => return None,
+    };
+    Some(Plan { run, counts: [2 * high, high * depth, depth, 2 * high], accumulators: [Type::S32; 2], factors: Type::B32 })
+}
+
+/// An element type of A or B.
+trait Element {
+    /// Elements in 16 bytes.
+    const COUNT: usize;
+    /// The 16 bytes at `from` as `COUNT` 16-bit values.
+    ///
+    /// # Safety
+    /// Both pointers are valid for that much.
+    unsafe fn unpack(from: *const u8, to: *mut i16);
+}
+
+struct Bytes<const SIGNED: bool>;
+impl<const SIGNED: bool> Element for Bytes<SIGNED> {
+    const COUNT: usize = 16;
+    #[inline(always)]
+    unsafe fn unpack(from: *const u8, to: *mut i16) {
+        for k in 0..16 {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(k) = if SIGNED { i16::from(*from.add(k) as i8) } else { i16::from(*from.add(k)) } };
+        }
+    }
+}
+
+struct Nibbles<const SIGNED: bool>;
+impl<const SIGNED: bool> Element for Nibbles<SIGNED> {
+    const COUNT: usize = 32;
+    #[inline(always)]
+    unsafe fn unpack(from: *const u8, to: *mut i16) {
+        for k in 0..32 {
+            // SAFETY: the caller's promise.
+            let nibble = unsafe { *from.add(k / 2) } >> (k % 2 * 4) & 15;
+            let value = if SIGNED { i16::from((nibble << 4) as i8 >> 4) } else { i16::from(nibble) };
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(k) = value };
+        }
+    }
+}
+
+/// Most elements along K.
+const MOST: usize = 64;
+/// Which column of D is at each place of a row of sums: the even ones lie in one register, the odd in the next.
+const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
+
+/// Eight columns of a row, in [`ORDER`].
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+struct Columns([i32; 8]);
+
+#[inline(always)]
+unsafe fn run<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, const SATURATE: bool, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    if let Some(flow) = whole_warp(w, mask) {
+        return flow;
+    }
+    let count = 4 * HIGH + HIGH * DEPTH + DEPTH;
+    let offsets = &w.program().extra[i.extra as usize..][..count];
+    let mut slots = [std::ptr::null_mut(); 14];
+    for (slot, &offset) in slots.iter_mut().zip(offsets) {
+        // SAFETY: operands are slots of the warp's file.
+        *slot = unsafe { w.slot(offset) };
+    }
+    // SAFETY: the decoder put the slots together in this order.
+    unsafe { multiply::<A, B, HIGH, DEPTH, SATURATE, WIDE>(&slots[..count]) };
+    Flow::Next
+}
+
+/// # Safety
+/// `slots` are the registers of D, A, B, C; `WIDE` only where [`crate::exec::lanes::wide`] says so.
+#[inline(always)]
+unsafe fn multiply<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, const SATURATE: bool, const WIDE: bool>(slots: &[*mut u8]) {
+    let (d, rest) = slots.split_at(2 * HIGH);
+    let (a_slots, rest) = rest.split_at(HIGH * DEPTH);
+    let (b_slots, c) = rest.split_at(DEPTH);
+    let k = A::COUNT * DEPTH;
+    // Elements in pairs along K: a pair is one 32-bit word, multiplied and added at once.
+    let mut b = [Columns([0; 8]); MOST / 2];
+    for (part, &from) in b_slots.iter().enumerate() {
+        for n in 0..8 {
+            let mut column = [0i16; 32];
+            // SAFETY: the slot is eight rows of 16 bytes.
+            unsafe { B::unpack(from.add(ORDER[n] * 16), column.as_mut_ptr()) };
+            for pair in 0..B::COUNT / 2 {
+                b[part * B::COUNT / 2 + pair].0[n] = pack(column[2 * pair], column[2 * pair + 1]);
+            }
+        }
+    }
+    for high in 0..HIGH {
+        let mut a = [[0i32; MOST / 2]; 8];
+        for part in 0..DEPTH {
+            for (row, to) in a.iter_mut().enumerate() {
+                let mut values = [0i16; 32];
+                // SAFETY: the slot is eight rows of 16 bytes.
+                unsafe { A::unpack(a_slots[HIGH * part + high].add(row * 16), values.as_mut_ptr()) };
+                for pair in 0..A::COUNT / 2 {
+                    to[part * A::COUNT / 2 + pair] = pack(values[2 * pair], values[2 * pair + 1]);
+                }
+            }
+        }
+        let mut sums = [Columns([0; 8]); 8];
+        // SAFETY: the caller's promise about `WIDE`.
+        unsafe { accumulate::<WIDE>(&a, &b, k / 2, &mut sums) };
+        for (row, sum) in sums.iter().enumerate() {
+            for half in 0..2 {
+                // SAFETY: lanes 4 g to 4 g + 3 of a register.
+                unsafe {
+                    let old = *c[2 * high + half].cast::<i32>().add(4 * row).cast::<[i32; 4]>();
+                    let new: [i32; 4] = std::array::from_fn(|t| {
+                        let x = sum.0[4 * half + t];
+                        if SATURATE { old[t].saturating_add(x) } else { old[t].wrapping_add(x) }
+                    });
+                    *d[2 * high + half].cast::<i32>().add(4 * row).cast::<[i32; 4]>() = new;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn pack(low: i16, high: i16) -> i32 {
+    i32::from(low as u16) | i32::from(high) << 16
+}
+
+/// `sums[r] += a[r][p] · b[p]` over the pairs. No sum of a product overflows: 64 · 255².
+///
+/// # Safety
+/// `WIDE` as for [`multiply`].
+#[inline(always)]
+unsafe fn accumulate<const WIDE: bool>(a: &[[i32; MOST / 2]; 8], b: &[Columns; MOST / 2], pairs: usize, sums: &mut [Columns; 8]) {
+    #[cfg(target_arch = "x86_64")]
+    if WIDE {
+        use std::arch::x86_64::*;
+        // SAFETY: the features are there, says the caller; a `Columns` is one aligned vector.
+        unsafe {
+            let mut s = [_mm256_setzero_si256(); 8];
+            for p in 0..pairs {
+                let column = _mm256_load_si256(b[p].0.as_ptr().cast());
+                for r in 0..8 {
+                    s[r] = _mm256_add_epi32(s[r], _mm256_madd_epi16(_mm256_set1_epi32(a[r][p]), column));
+                }
+            }
+            for r in 0..8 {
+                _mm256_store_si256(sums[r].0.as_mut_ptr().cast(), s[r]);
+            }
+        }
+        return;
+    }
+    for p in 0..pairs {
+        for r in 0..8 {
+            let (low, high) = (i32::from(a[r][p] as i16), a[r][p] >> 16);
+            for n in 0..8 {
+                let pair = b[p].0[n];
+                sums[r].0[n] += low * i32::from(pair as i16) + high * (pair >> 16);
+            }
+        }
+    }
+}
+
+fn of_shape<A: Element, B: Element>(high: usize, depth: usize, saturate: bool) -> Handler {
+    match (high, depth, saturate) {
+        (1, _, false) => pick::<A, B, 1, 1, false>(),
+        (1, _, true) => pick::<A, B, 1, 1, true>(),
+        (_, 1, false) => pick::<A, B, 2, 1, false>(),
+        (_, 1, true) => pick::<A, B, 2, 1, true>(),
+        (_, _, false) => pick::<A, B, 2, 2, false>(),
+        (_, _, true) => pick::<A, B, 2, 2, true>(),
+    }
+}
+
+fn pick<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, const SATURATE: bool>() -> Handler {
+    unsafe fn base<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, const SATURATE: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+        // SAFETY: the handler's own contract.
+        unsafe { run::<A, B, HIGH, DEPTH, SATURATE, false>(w, i, mask) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn fast<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, const SATURATE: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+        // SAFETY: the handler's own contract; picked only where the features exist.
+        unsafe { run::<A, B, HIGH, DEPTH, SATURATE, true>(w, i, mask) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if crate::exec::lanes::wide() {
+        return fast::<A, B, HIGH, DEPTH, SATURATE>;
+    }
+    base::<A, B, HIGH, DEPTH, SATURATE>
+}
+
+fn bit_shape<const XOR: bool>(high: usize, depth: usize) -> Handler {
+    match (high, depth) {
+        (1, _) => bits::<1, 1, XOR>,
+        (_, 1) => bits::<2, 1, XOR>,
+        _ => bits::<2, 2, XOR>,
+    }
+}
+
+/// Single bits: the population count of `a ^ b` or `a & b`.
+unsafe fn bits<const HIGH: usize, const DEPTH: usize, const XOR: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    if let Some(flow) = whole_warp(w, mask) {
+        return flow;
+    }
+    // SAFETY: operands are slots of the warp's file: D, A, B, C.
+    unsafe {
+        let slot = |k: usize| w.slot(w.extra(i, k));
+        let (a, b, c) = (2 * HIGH, 2 * HIGH + HIGH * DEPTH, 2 * HIGH + HIGH * DEPTH + DEPTH);
+        let a: [[[u128; 8]; HIGH]; DEPTH] = std::array::from_fn(|k| std::array::from_fn(|m| *slot(a + HIGH * k + m).cast()));
+        let b: [[u128; 8]; DEPTH] = std::array::from_fn(|k| *slot(b + k).cast());
+        let mut sums: [[[i32; 32]; 2]; HIGH] = std::array::from_fn(|m| std::array::from_fn(|n| *slot(c + 2 * m + n).cast()));
+        for (m, rows) in sums.iter_mut().enumerate() {
+            for (n, sum) in rows.iter_mut().enumerate() {
+                for (lane, value) in sum.iter_mut().enumerate() {
+                    for k in 0..DEPTH {
+                        let (x, y) = (a[k][m][lane / 4], b[k][lane % 4 * 2 + n]);
+                        let ones = if XOR { x ^ y } else { x & y }.count_ones();
+                        *value = value.wrapping_add(ones as i32);
+                    }
+                }
+            }
+        }
+        for (m, rows) in sums.iter().enumerate() {
+            for (n, sum) in rows.iter().enumerate() {
+                *slot(2 * m + n).cast() = *sum;
+            }
+        }
+    }
+    Flow::Next
+}
