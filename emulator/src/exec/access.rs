@@ -388,7 +388,7 @@ impl Warp {
             }
         });
         self.shared_shadow(mask, addresses, access)?;
-        if self.launch().counters && access.kind != Kind::Probe {
+        if self.launch().counters {
             self.count_shared(mask, addresses, access.size);
         }
         Ok(out)

@@ -85,16 +85,25 @@ impl Warp {
     #[inline(always)]
     pub fn issue_copies(&mut self, mask: u32, request: &Request) -> Result<(), Flow> {
         let size = request.size;
-        let read = |size| Access { space: request.from_space, size, align: request.size, kind: Kind::Load };
+        let read = |size| Access {
+            space: request.from_space,
+            size,
+            align: request.size,
+            kind: Kind::Load,
+        };
         let from = match &request.taken {
             None => self.pointers(mask, request.from, read(size))?,
             Some(taken) => {
                 let mut from = [std::ptr::null_mut(); 32];
                 // Lanes that read nothing may name any address.
-                let mut left = bits(mask).filter(|&l| taken[l] != 0).fold(0u32, |m, l| m | 1 << l);
+                let mut left = bits(mask)
+                    .filter(|&l| taken[l] != 0)
+                    .fold(0u32, |m, l| m | 1 << l);
                 while left != 0 {
                     let count = taken[left.trailing_zeros() as usize];
-                    let same = bits(left).filter(|&l| taken[l] == count).fold(0u32, |m, l| m | 1 << l);
+                    let same = bits(left)
+                        .filter(|&l| taken[l] == count)
+                        .fold(0u32, |m, l| m | 1 << l);
                     let part = self.pointers(same, request.from, read(u32::from(count)))?;
                     bits(same).for_each(|l| from[l] = part[l]);
                     left &= !same;
@@ -102,7 +111,12 @@ impl Warp {
                 from
             }
         };
-        let probe = Access { space: request.to_space, size, align: size, kind: Kind::Probe };
+        let probe = Access {
+            space: request.to_space,
+            size,
+            align: size,
+            kind: Kind::Probe,
+        };
         let pointers = self.pointers(mask, request.to, probe)?;
         // SAFETY: no other reference to the block is alive while a handler runs.
         let block = unsafe { self.block() };
@@ -117,7 +131,14 @@ impl Warp {
         }
         let queue = &mut self.copies;
         let group = queue.committed;
-        queue.flying.push_back(Batch { lanes: mask, size, taken: request.taken, group, to, from });
+        queue.flying.push_back(Batch {
+            lanes: mask,
+            size,
+            taken: request.taken,
+            group,
+            to,
+            from,
+        });
         Ok(())
     }
 
@@ -127,7 +148,9 @@ impl Warp {
         if self.launch().checks.has(Check::AsyncCopy) {
             for lane in bits(mask) {
                 // SAFETY: the destination was found inside shared memory; there is a state for each of its bytes.
-                let range = unsafe { std::slice::from_raw_parts(states.add(to[lane] as usize), size as usize) };
+                let range = unsafe {
+                    std::slice::from_raw_parts(states.add(to[lane] as usize), size as usize)
+                };
                 if range.contains(&byte_state::PENDING) {
                     let text = format!(
                         "copy of {size} bytes to shared address {:#x}, where an earlier asynchronous copy has not landed: \
@@ -140,7 +163,13 @@ impl Warp {
         }
         for lane in bits(mask) {
             // SAFETY: as above.
-            unsafe { std::ptr::write_bytes(states.add(to[lane] as usize), byte_state::PENDING, size as usize) };
+            unsafe {
+                std::ptr::write_bytes(
+                    states.add(to[lane] as usize),
+                    byte_state::PENDING,
+                    size as usize,
+                )
+            };
         }
         Ok(())
     }
@@ -216,9 +245,15 @@ impl Warp {
             // memories at issue, which live as long as the launch.
             unsafe {
                 match (&batch.taken, size) {
-                    (None, 16) => to.cast::<u128>().write_unaligned(from.cast::<u128>().read_unaligned()),
-                    (None, 8) => to.cast::<u64>().write_unaligned(from.cast::<u64>().read_unaligned()),
-                    (None, _) => to.cast::<u32>().write_unaligned(from.cast::<u32>().read_unaligned()),
+                    (None, 16) => to
+                        .cast::<u128>()
+                        .write_unaligned(from.cast::<u128>().read_unaligned()),
+                    (None, 8) => to
+                        .cast::<u64>()
+                        .write_unaligned(from.cast::<u64>().read_unaligned()),
+                    (None, _) => to
+                        .cast::<u32>()
+                        .write_unaligned(from.cast::<u32>().read_unaligned()),
                     (Some(taken), _) => {
                         let taken = usize::from(taken[lane]);
                         if taken != 0 {
@@ -232,12 +267,23 @@ impl Warp {
         if checks.has(Check::AsyncCopy) || checks.has(Check::UninitMemory) {
             for lane in bits(lanes) {
                 // SAFETY: there is a state for each byte of the destination.
-                unsafe { std::ptr::write_bytes(states.add(batch.to[lane] as usize), byte_state::INIT, size) };
+                unsafe {
+                    std::ptr::write_bytes(
+                        states.add(batch.to[lane] as usize),
+                        byte_state::INIT,
+                        size,
+                    )
+                };
             }
         }
         if checks.has(Check::SharedRace) {
             let addresses: [u64; 32] = batch.to.map(u64::from);
-            let access = Access { space: Some(Space::Shared), size: size as u32, align: 1, kind: Kind::Store };
+            let access = Access {
+                space: Some(Space::Shared),
+                size: size as u32,
+                align: 1,
+                kind: Kind::Store,
+            };
             self.shared_race(lanes, &addresses, access)?;
         }
         Ok(())

@@ -31,7 +31,11 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
 
 /// Since sm_70 only the `.sync` forms exist.
 fn needs_sync(d: &Decoder, i: &Instruction) -> Result<(), LoadError> {
-    if has(i, "sync") { Ok(()) } else { d.unsupported("the form without .sync, which sm_70 and later do not have") }
+    if has(i, "sync") {
+        Ok(())
+    } else {
+        d.unsupported("the form without .sync, which sm_70 and later do not have")
+    }
 }
 
 /// `d|p` or `d`; the sink for a part that is absent.
@@ -84,7 +88,9 @@ unsafe fn together(
 /// The lanes of `mask` that bring the same members as its first.
 fn group_of(mask: u32, members: &[u32; 32]) -> u32 {
     let first = members[mask.trailing_zeros() as usize];
-    bits(mask).filter(|&l| members[l] == first).fold(0, |m, l| m | 1 << l)
+    bits(mask)
+        .filter(|&l| members[l] == first)
+        .fold(0, |m, l| m | 1 << l)
 }
 
 /// Whether every group is complete. Nothing has been done yet when one is not: the instruction runs again.
@@ -95,7 +101,10 @@ fn check_groups(w: &mut Warp, mask: u32, members: &[u32; 32]) -> Result<(), Flow
         let group = group_of(left, members);
         let named = members[left.trailing_zeros() as usize];
         if group & !named != 0 {
-            let text = format!("lanes {:#010x} execute this with a mask {named:#010x} that does not name them", group & !named);
+            let text = format!(
+                "lanes {:#010x} execute this with a mask {named:#010x} that does not name them",
+                group & !named
+            );
             return Err(w.violation(Check::WarpSync, group & !named, text));
         }
         if let Some(flow) = w.gather(mask, named) {
@@ -103,7 +112,9 @@ fn check_groups(w: &mut Warp, mask: u32, members: &[u32; 32]) -> Result<(), Flow
         }
         let elsewhere = named & mask & !group;
         if elsewhere != 0 {
-            let text = format!("lanes {group:#010x} name {named:#010x}, of which lanes {elsewhere:#010x} came with other masks");
+            let text = format!(
+                "lanes {group:#010x} name {named:#010x}, of which lanes {elsewhere:#010x} came with other masks"
+            );
             return Err(w.violation(Check::WarpSync, elsewhere, text));
         }
         left &= !group;
@@ -134,7 +145,16 @@ fn shuffle(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let members = d.src(&i.operands[4], Type::B32)?;
     let wants_predicate = matches!(i.operands[0], Operand::Pair(..));
     let extra = d.extras([predicate]);
-    Ok(Inst { d: slot, a, b, c, imm: i64::from(wants_predicate), aux: members, extra, ..d.inst(run) })
+    Ok(Inst {
+        d: slot,
+        a,
+        b,
+        c,
+        imm: i64::from(wants_predicate),
+        aux: members,
+        extra,
+        ..d.inst(run)
+    })
 }
 
 #[inline(always)]
@@ -154,10 +174,16 @@ unsafe fn do_shuffle<const MODE: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow
                 let limit = low | (clamp & !segment);
                 // Wrapping below zero gives a number above any limit or, for `up`, one that is negative.
                 let (j, ok) = match MODE {
-                    UP => (lane.wrapping_sub(offset), lane.wrapping_sub(offset) as i32 >= limit as i32),
+                    UP => (
+                        lane.wrapping_sub(offset),
+                        lane.wrapping_sub(offset) as i32 >= limit as i32,
+                    ),
                     DOWN => (lane + offset, lane + offset <= limit),
                     BUTTERFLY => (lane ^ offset, lane ^ offset <= limit),
-                    _ => (low | (offset & !segment), low | (offset & !segment) <= limit),
+                    _ => (
+                        low | (offset & !segment),
+                        low | (offset & !segment) <= limit,
+                    ),
                 };
                 from[l] = if ok { j & 31 } else { lane };
                 valid[l] = u32::from(ok) << l;
@@ -192,7 +218,10 @@ fn report_absent(w: &mut Warp, lanes: u32, present: u32, from: &[u32; 32]) -> Fl
     } else {
         "which does not take part"
     };
-    let text = format!("lane {lane} takes its value from lane {}, {why} (lanes {present:#010x} do)", from[lane]);
+    let text = format!(
+        "lane {lane} takes its value from lane {}, {why} (lanes {present:#010x} do)",
+        from[lane]
+    );
     w.violation(Check::WarpSync, lanes, text)
 }
 
@@ -215,7 +244,13 @@ fn vote(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let slot = d.dst(&i.operands[0], ty)?;
     let (a, negated) = d.predicate(&i.operands[1])?;
     let members = d.src(&i.operands[2], Type::B32)?;
-    Ok(Inst { d: slot, a, c: members, aux: if negated { u32::MAX } else { 0 }, ..d.inst(run) })
+    Ok(Inst {
+        d: slot,
+        a,
+        c: members,
+        aux: if negated { u32::MAX } else { 0 },
+        ..d.inst(run)
+    })
 }
 
 unsafe fn do_vote<const MODE: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
@@ -259,10 +294,21 @@ fn match_lanes(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let a = d.src(&i.operands[1], ty)?;
     let members = d.src(&i.operands[2], Type::B32)?;
     let wants_predicate = matches!(i.operands[0], Operand::Pair(..));
-    Ok(Inst { d: slot, a, b: predicate, c: members, imm: i64::from(wants_predicate), ..d.inst(run) })
+    Ok(Inst {
+        d: slot,
+        a,
+        b: predicate,
+        c: members,
+        imm: i64::from(wants_predicate),
+        ..d.inst(run)
+    })
 }
 
-unsafe fn do_match<T: Lane + PartialEq, const EVERY: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+unsafe fn do_match<T: Lane + PartialEq, const EVERY: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     unsafe {
         together(w, mask, i.c, |w, lanes, _| {
@@ -280,7 +326,9 @@ unsafe fn do_match<T: Lane + PartialEq, const EVERY: bool>(w: &mut Warp, i: &Ins
                 let mut left = lanes;
                 while left != 0 {
                     let value = a[left.trailing_zeros() as usize];
-                    let group = bits(left).filter(|&l| a[l] == value).fold(0u32, |m, l| m | 1 << l);
+                    let group = bits(left)
+                        .filter(|&l| a[l] == value)
+                        .fold(0u32, |m, l| m | 1 << l);
                     bits(group).for_each(|l| out[l] = group);
                     left &= !group;
                 }
@@ -311,7 +359,12 @@ fn reduce(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let slot = d.dst(&i.operands[0], ty)?;
     let a = d.src(&i.operands[1], ty)?;
     let members = d.src(&i.operands[2], Type::B32)?;
-    Ok(Inst { d: slot, a, c: members, ..d.inst(run) })
+    Ok(Inst {
+        d: slot,
+        a,
+        c: members,
+        ..d.inst(run)
+    })
 }
 
 const ADD: u32 = 0;
@@ -371,7 +424,12 @@ fn elect(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     operands(d, i, 2)?;
     let (slot, predicate) = destination_pair(d, &i.operands[0], Type::B32)?;
     let c = d.src(&i.operands[1], Type::B32)?;
-    Ok(Inst { d: slot, b: predicate, c, ..d.inst(do_elect) })
+    Ok(Inst {
+        d: slot,
+        b: predicate,
+        c,
+        ..d.inst(do_elect)
+    })
 }
 
 /// The lowest lane leads: any rule that depends on the mask alone would do.

@@ -38,7 +38,10 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         Some("wait_group") => {
             operands(d, i, 1)?;
             match i.operands[0] {
-                Operand::Int(n) if (0..=i64::from(u32::MAX)).contains(&n) => Inst { imm: n, ..d.inst(wait_group) },
+                Operand::Int(n) if (0..=i64::from(u32::MAX)).contains(&n) => Inst {
+                    imm: n,
+                    ..d.inst(wait_group)
+                },
                 ref other => return d.invalid(format!("{other:?} is no number of groups")),
             }
         }
@@ -67,8 +70,18 @@ unsafe fn wait_all(w: &mut Warp, _: &Inst, mask: u32) -> Flow {
     }
 }
 
-const MODIFIERS: &[&str] =
-    &["async", "ca", "cg", "shared", "shared::cta", "global", "L2::cache_hint", "L2::64B", "L2::128B", "L2::256B"];
+const MODIFIERS: &[&str] = &[
+    "async",
+    "ca",
+    "cg",
+    "shared",
+    "shared::cta",
+    "global",
+    "L2::cache_hint",
+    "L2::64B",
+    "L2::128B",
+    "L2::256B",
+];
 
 /// What tells how much of the source a lane reads.
 const ALL: u32 = 0;
@@ -102,7 +115,12 @@ fn copy(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let from = d.address(from)?;
     let to_code = encode_space(d, Some(Space::Shared), &to)?;
     let from_code = encode_space(d, Some(Space::Global), &from)?;
-    let mut inst = Inst { a: from.slot, imm: from.offset, d: to.slot, ..d.inst(wait_all) };
+    let mut inst = Inst {
+        a: from.slot,
+        imm: from.offset,
+        d: to.slot,
+        ..d.inst(wait_all)
+    };
     let form = match rest {
         None => ALL,
         Some(Operand::NotReg(_)) => {
@@ -145,7 +163,10 @@ unsafe fn issue<const SIZE: u32, const FORM: u32>(w: &mut Warp, i: &Inst, mask: 
     let to_code = i.aux >> TO_SHIFT;
     // SAFETY: operands are slots of the warp's file.
     let (to, from) = unsafe {
-        (lane_addresses(w, i.d, i64::from(i.c as i32), to_code), lane_addresses(w, i.a, i.imm, i.aux & ((1 << TO_SHIFT) - 1)))
+        (
+            lane_addresses(w, i.d, i64::from(i.c as i32), to_code),
+            lane_addresses(w, i.a, i.imm, i.aux & ((1 << TO_SHIFT) - 1)),
+        )
     };
     let taken = match FORM {
         ALL => None,
@@ -153,15 +174,21 @@ unsafe fn issue<const SIZE: u32, const FORM: u32>(w: &mut Warp, i: &Inst, mask: 
             // SAFETY: the operand is a 32-bit slot.
             let sizes = unsafe { u32::load(w.slot(i.b)) };
             if let Some(lane) = bits(mask).find(|&l| sizes[l] > SIZE) {
-                let text = format!("copy of {} bytes into {SIZE}: the source may be no larger than the destination", sizes[lane]);
+                let text = format!(
+                    "copy of {} bytes into {SIZE}: the source may be no larger than the destination",
+                    sizes[lane]
+                );
                 return w.fault(FaultKind::Illegal, 1 << lane, text);
             }
             Some(sizes.map(|s| s as u8))
         }
         _ => {
             // SAFETY: the operand is a predicate slot.
-            let ignored = unsafe { *w.slot(i.b).cast::<u32>() } ^ if FORM == IGNORE { 0 } else { u32::MAX };
-            Some(std::array::from_fn(|l| if ignored >> l & 1 != 0 { 0 } else { SIZE as u8 }))
+            let ignored =
+                unsafe { *w.slot(i.b).cast::<u32>() } ^ if FORM == IGNORE { 0 } else { u32::MAX };
+            Some(std::array::from_fn(|l| {
+                if ignored >> l & 1 != 0 { 0 } else { SIZE as u8 }
+            }))
         }
     };
     let request = Request {

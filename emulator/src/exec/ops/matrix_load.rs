@@ -18,7 +18,17 @@ use crate::ptx::ast::{Instruction, Operand, Type};
 /// Bytes of a row of a matrix.
 const ROW: u32 = 16;
 
-const MODIFIERS: &[&str] = &["sync", "aligned", "m8n8", "x1", "x2", "x4", "trans", "shared", "shared::cta"];
+const MODIFIERS: &[&str] = &[
+    "sync",
+    "aligned",
+    "m8n8",
+    "x1",
+    "x2",
+    "x4",
+    "trans",
+    "shared",
+    "shared::cta",
+];
 
 /// `ldmatrix` and `stmatrix`.
 ///
@@ -34,9 +44,18 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     if super::type_of(d, i)? != Type::B16 {
         return d.unsupported("element type");
     }
-    let (address, list) = if load { (&i.operands[1], &i.operands[0]) } else { (&i.operands[0], &i.operands[1]) };
-    let count = [("x1", 1), ("x2", 2), ("x4", 4)].iter().find(|(m, _)| has(i, m)).map(|&(_, n)| n);
-    let Some(count) = count else { return d.invalid("neither .x1, .x2 nor .x4") };
+    let (address, list) = if load {
+        (&i.operands[1], &i.operands[0])
+    } else {
+        (&i.operands[0], &i.operands[1])
+    };
+    let count = [("x1", 1), ("x2", 2), ("x4", 4)]
+        .iter()
+        .find(|(m, _)| has(i, m))
+        .map(|&(_, n)| n);
+    let Some(count) = count else {
+        return d.invalid("neither .x1, .x2 nor .x4");
+    };
     let list = elements(list);
     if list.len() != count {
         return d.invalid(format!("{} registers for {count} matrices", list.len()));
@@ -45,7 +64,11 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let code = encode_space(d, space_of(d, i)?, &address)?;
     let mut slots = Vec::new();
     for operand in list {
-        slots.push(if load { d.dst(operand, Type::B32)? } else { d.src(operand, Type::B32)? });
+        slots.push(if load {
+            d.dst(operand, Type::B32)?
+        } else {
+            d.src(operand, Type::B32)?
+        });
     }
     let extra = d.extras(slots);
     let run: Handler = match (load, has(i, "trans"), count) {
@@ -62,7 +85,13 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         (false, true, 2) => store_matrices::<2, true>,
         (false, true, _) => store_matrices::<4, true>,
     };
-    Ok(Inst { a: address.slot, imm: address.offset, aux: code, extra, ..d.inst(run) })
+    Ok(Inst {
+        a: address.slot,
+        imm: address.offset,
+        aux: code,
+        extra,
+        ..d.inst(run)
+    })
 }
 
 /// A matrix, row after row.
@@ -81,7 +110,11 @@ fn transposed(m: Matrix) -> Matrix {
             let mix = |r: [__m128i; 8]| -> [__m128i; 8] {
                 std::array::from_fn(|k| {
                     let (x, y) = (r[k / 2], r[k / 2 + 4]);
-                    if k % 2 == 0 { _mm_unpacklo_epi16(x, y) } else { _mm_unpackhi_epi16(x, y) }
+                    if k % 2 == 0 {
+                        _mm_unpacklo_epi16(x, y)
+                    } else {
+                        _mm_unpackhi_epi16(x, y)
+                    }
                 })
             };
             std::mem::transmute(mix(mix(mix(r))))
@@ -96,13 +129,22 @@ const fn address_lanes(n: usize) -> u32 {
     u32::MAX >> (32 - 8 * n)
 }
 
-unsafe fn load_matrices<const N: usize, const TRANS: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+unsafe fn load_matrices<const N: usize, const TRANS: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
     if let Some(flow) = whole_warp(w, mask) {
         return flow;
     }
     // SAFETY: operands are slots of the warp's file.
     let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
-    let access = Access { space: decode_space(i.aux), size: ROW, align: ROW, kind: Kind::Load };
+    let access = Access {
+        space: decode_space(i.aux),
+        size: ROW,
+        align: ROW,
+        kind: Kind::Load,
+    };
     let rows = match w.pointers(mask & address_lanes(N), &addresses, access) {
         Ok(pointers) => pointers,
         Err(flow) => return flow,
@@ -112,7 +154,11 @@ unsafe fn load_matrices<const N: usize, const TRANS: bool>(w: &mut Warp, i: &Ins
         let matrix: Matrix = std::array::from_fn(|r| {
             let row = rows[8 * k + r];
             // SAFETY: 16 bytes were checked behind each pointer that is not null.
-            if row.is_null() { [0; 8] } else { unsafe { row.cast::<[u16; 8]>().read_unaligned() } }
+            if row.is_null() {
+                [0; 8]
+            } else {
+                unsafe { row.cast::<[u16; 8]>().read_unaligned() }
+            }
         });
         let matrix = if TRANS { transposed(matrix) } else { matrix };
         // SAFETY: the destination is a 128-byte slot.
@@ -121,13 +167,22 @@ unsafe fn load_matrices<const N: usize, const TRANS: bool>(w: &mut Warp, i: &Ins
     Flow::Next
 }
 
-unsafe fn store_matrices<const N: usize, const TRANS: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+unsafe fn store_matrices<const N: usize, const TRANS: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
     if let Some(flow) = whole_warp(w, mask) {
         return flow;
     }
     // SAFETY: operands are slots of the warp's file.
     let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
-    let access = Access { space: decode_space(i.aux), size: ROW, align: ROW, kind: Kind::Store };
+    let access = Access {
+        space: decode_space(i.aux),
+        size: ROW,
+        align: ROW,
+        kind: Kind::Store,
+    };
     let rows = match w.pointers(mask & address_lanes(N), &addresses, access) {
         Ok(pointers) => pointers,
         Err(flow) => return flow,
@@ -162,7 +217,11 @@ pub fn decode_move(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> 
     if matches!(i.operands[0], Operand::Sink) {
         return d.invalid("no destination");
     }
-    Ok(Inst { d: slot, a, ..d.inst(move_matrix) })
+    Ok(Inst {
+        d: slot,
+        a,
+        ..d.inst(move_matrix)
+    })
 }
 
 unsafe fn move_matrix(w: &mut Warp, i: &Inst, mask: u32) -> Flow {

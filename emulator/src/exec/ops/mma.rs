@@ -53,10 +53,16 @@ pub struct Plan {
 /// # Errors
 /// A form that is not executed.
 pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
-    if i.opcode[1..].iter().any(|m| m == "sp" || m.starts_with("sp::")) {
+    if i.opcode[1..]
+        .iter()
+        .any(|m| m == "sp" || m.starts_with("sp::"))
+    {
         return d.unsupported("sparse matrices");
     }
-    if i.opcode[1..].iter().any(|m| m.starts_with("kind::") || m == "block_scale") {
+    if i.opcode[1..]
+        .iter()
+        .any(|m| m.starts_with("kind::") || m == "block_scale")
+    {
         return d.unsupported("the forms of sm_120a");
     }
     let mut rest: Vec<&str> = i.opcode[1..].iter().map(String::as_str).collect();
@@ -74,7 +80,13 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let [shape, dt, at, bt, ct] = rest[..] else {
         return d.unsupported("form");
     };
-    let form = Form { shape, d: dt, a: at, b: bt, c: ct };
+    let form = Form {
+        shape,
+        d: dt,
+        a: at,
+        b: bt,
+        c: ct,
+    };
     if shape == "m8n8k4" && at == "f16" {
         return d.unsupported("the m8n8k4 product of halves, made for sm_70");
     }
@@ -102,16 +114,32 @@ fn build(d: &mut Decoder, i: &Instruction, plan: &Plan) -> Result<Inst, LoadErro
     for (k, operand) in i.operands.iter().enumerate() {
         let list = elements(operand);
         if list.len() != plan.counts[k] {
-            return d.invalid(format!("{} registers for operand {k}, where {} belong", list.len(), plan.counts[k]));
+            return d.invalid(format!(
+                "{} registers for operand {k}, where {} belong",
+                list.len(),
+                plan.counts[k]
+            ));
         }
-        let ty = [plan.accumulators[0], plan.factors, plan.factors, plan.accumulators[1]][k];
+        let ty = [
+            plan.accumulators[0],
+            plan.factors,
+            plan.factors,
+            plan.accumulators[1],
+        ][k];
         for element in list {
-            slots.push(if k == 0 { d.dst(element, ty)? } else { d.src(element, ty)? });
+            slots.push(if k == 0 {
+                d.dst(element, ty)?
+            } else {
+                d.src(element, ty)?
+            });
         }
     }
     if has(i, "sp") {
         return d.unsupported("sparse matrices");
     }
     let extra = d.extras(slots);
-    Ok(Inst { extra, ..d.inst(plan.run) })
+    Ok(Inst {
+        extra,
+        ..d.inst(plan.run)
+    })
 }

@@ -28,14 +28,20 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
 /// the warp has no 32 threads left and nobody minds.
 #[inline(always)]
 pub fn whole_warp(w: &mut Warp, mask: u32) -> Option<Flow> {
-    if mask == u32::MAX { None } else { part_of_warp(w, mask) }
+    if mask == u32::MAX {
+        None
+    } else {
+        part_of_warp(w, mask)
+    }
 }
 
 #[cold]
 fn part_of_warp(w: &mut Warp, mask: u32) -> Option<Flow> {
     let off = w.active & !mask;
     if off != 0 {
-        let text = format!("lanes {off:#010x} are predicated off at an instruction that the whole warp executes");
+        let text = format!(
+            "lanes {off:#010x} are predicated off at an instruction that the whole warp executes"
+        );
         return Some(w.violation(Check::WarpSync, off, text));
     }
     if let Some(flow) = w.gather(mask, w.threads) {
@@ -45,7 +51,10 @@ fn part_of_warp(w: &mut Warp, mask: u32) -> Option<Flow> {
         return None;
     }
     let text = match w.exited {
-        0 => format!("the warp has {} threads, where the instruction needs 32", w.threads.count_ones()),
+        0 => format!(
+            "the warp has {} threads, where the instruction needs 32",
+            w.threads.count_ones()
+        ),
         exited => format!("lanes {exited:#010x} have exited, where the instruction needs all 32"),
     };
     Some(w.violation(Check::WarpSync, mask, text))

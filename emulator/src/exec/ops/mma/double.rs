@@ -20,26 +20,42 @@ pub fn plan(form: Form) -> Option<Plan> {
         "m16n8k16" => (multiply::<2, 4>, 2, 4),
         _ => return None,
     };
-    Some(Plan { run, counts: [2 * high, high * depth, depth, 2 * high], accumulators: [Type::F64; 2], factors: Type::F64 })
+    Some(Plan {
+        run,
+        counts: [2 * high, high * depth, depth, 2 * high],
+        accumulators: [Type::F64; 2],
+        factors: Type::F64,
+    })
 }
 
-unsafe fn multiply<const HIGH: usize, const DEPTH: usize>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+unsafe fn multiply<const HIGH: usize, const DEPTH: usize>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
     if let Some(flow) = whole_warp(w, mask) {
         return flow;
     }
     // SAFETY: operands are 64-bit slots of the warp's file: D, A, B, C.
     unsafe {
         let slot = |k: usize| w.slot(w.extra(i, k)).cast::<[f64; 32]>();
-        let (a, b, c) = (2 * HIGH, 2 * HIGH + HIGH * DEPTH, 2 * HIGH + HIGH * DEPTH + DEPTH);
-        let a: [[[f64; 32]; HIGH]; DEPTH] = std::array::from_fn(|k| std::array::from_fn(|m| *slot(a + HIGH * k + m)));
+        let (a, b, c) = (
+            2 * HIGH,
+            2 * HIGH + HIGH * DEPTH,
+            2 * HIGH + HIGH * DEPTH + DEPTH,
+        );
+        let a: [[[f64; 32]; HIGH]; DEPTH] =
+            std::array::from_fn(|k| std::array::from_fn(|m| *slot(a + HIGH * k + m)));
         let b: [[f64; 32]; DEPTH] = std::array::from_fn(|k| *slot(b + k));
-        let mut sums: [[[f64; 32]; 2]; HIGH] = std::array::from_fn(|m| std::array::from_fn(|n| *slot(c + 2 * m + n)));
+        let mut sums: [[[f64; 32]; 2]; HIGH] =
+            std::array::from_fn(|m| std::array::from_fn(|n| *slot(c + 2 * m + n)));
         for (m, rows) in sums.iter_mut().enumerate() {
             for (n, sum) in rows.iter_mut().enumerate() {
                 for (lane, value) in sum.iter_mut().enumerate() {
                     let (row, column) = (lane / 4, lane % 4 * 2 + n);
                     for k in 0..4 * DEPTH {
-                        *value = a[k / 4][m][row * 4 + k % 4].mul_add(b[k / 4][column * 4 + k % 4], *value);
+                        *value = a[k / 4][m][row * 4 + k % 4]
+                            .mul_add(b[k / 4][column * 4 + k % 4], *value);
                     }
                 }
             }

@@ -21,7 +21,9 @@ pub fn plan(form: Form) -> Option<Plan> {
         ("m16n8k16", "bf16", "bf16", "f32") => pick::<Brain, Single, 2, 16>(),
         ("m16n8k4", "tf32", "tf32", "f32") => pick::<Tensor, Single, 1, 4>(),
         ("m16n8k8", "tf32", "tf32", "f32") => pick::<Tensor, Single, 2, 8>(),
-        ("m16n8k16" | "m16n8k32", "e4m3" | "e5m2", "e4m3" | "e5m2", "f32" | "f16") => eight_bits(form)?,
+        ("m16n8k16" | "m16n8k32", "e4m3" | "e5m2", "e4m3" | "e5m2", "f32" | "f16") => {
+            eight_bits(form)?
+        }
         _ => return None,
     };
     if form.d != form.c {
@@ -30,13 +32,26 @@ pub fn plan(form: Form) -> Option<Plan> {
     let accumulators = if form.c == "f16" { 2 } else { 4 };
     // 16-byte blocks along K: the elements of one are 16 bytes' worth.
     let depth = match (form.shape, form.a) {
-        ("m16n8k8" | "m16n8k4", "f16" | "bf16") | ("m16n8k4", _) | ("m16n8k16", "e4m3" | "e5m2") => 1,
+        ("m16n8k8" | "m16n8k4", "f16" | "bf16")
+        | ("m16n8k4", _)
+        | ("m16n8k16", "e4m3" | "e5m2") => 1,
         _ => 2,
     };
     Some(Plan {
         run,
         counts: [accumulators, 2 * depth, depth, accumulators],
-        accumulators: [if form.d == "f16" { Type::B32 } else { Type::F32 }, if form.c == "f16" { Type::B32 } else { Type::F32 }],
+        accumulators: [
+            if form.d == "f16" {
+                Type::B32
+            } else {
+                Type::F32
+            },
+            if form.c == "f16" {
+                Type::B32
+            } else {
+                Type::F32
+            },
+        ],
         factors: Type::B32,
     })
 }
@@ -133,7 +148,11 @@ const fn small(bits: u8, exponent_bits: u32) -> f32 {
         return f32::from_bits(0x7fff_ffff);
     }
     if exponent_bits == 5 && exponent == top {
-        return f32::from_bits(if mantissa == 0 { sign | 0x7f80_0000 } else { 0x7fff_ffff });
+        return f32::from_bits(if mantissa == 0 {
+            sign | 0x7f80_0000
+        } else {
+            0x7fff_ffff
+        });
     }
     if exponent == 0 {
         // Subnormal: mantissa units of 2^(1 - bias - mantissa_bits), a normal number in single precision.
@@ -208,8 +227,13 @@ impl Accumulator for Single {
         // SAFETY: the caller's promise: lanes 4 g to 4 g + 3 of two registers.
         unsafe {
             let even = *slots[row / 8 * 2].cast::<f32>().add(at).cast::<[f32; 4]>();
-            let odd = *slots[row / 8 * 2 + 1].cast::<f32>().add(at).cast::<[f32; 4]>();
-            Columns(std::array::from_fn(|n| if n < 4 { even[n] } else { odd[n - 4] }))
+            let odd = *slots[row / 8 * 2 + 1]
+                .cast::<f32>()
+                .add(at)
+                .cast::<[f32; 4]>();
+            Columns(std::array::from_fn(|n| {
+                if n < 4 { even[n] } else { odd[n - 4] }
+            }))
         }
     }
 
@@ -220,7 +244,10 @@ impl Accumulator for Single {
         // SAFETY: the caller's promise.
         unsafe {
             *slots[row / 8 * 2].cast::<f32>().add(at).cast::<[f32; 4]>() = [v[0], v[1], v[2], v[3]];
-            *slots[row / 8 * 2 + 1].cast::<f32>().add(at).cast::<[f32; 4]>() = [v[4], v[5], v[6], v[7]];
+            *slots[row / 8 * 2 + 1]
+                .cast::<f32>()
+                .add(at)
+                .cast::<[f32; 4]>() = [v[4], v[5], v[6], v[7]];
         }
     }
 }
@@ -228,7 +255,11 @@ impl Accumulator for Single {
 /// NaN results have one pattern.
 #[inline(always)]
 fn canonical(x: f32) -> f32 {
-    if x.is_nan() { f32::from_bits(0x7fff_ffff) } else { x }
+    if x.is_nan() {
+        f32::from_bits(0x7fff_ffff)
+    } else {
+        x
+    }
 }
 
 impl Accumulator for Half {
@@ -239,7 +270,9 @@ impl Accumulator for Half {
     unsafe fn load<const WIDE: bool>(slots: &[*mut u8], row: usize) -> Columns {
         let mut out = Columns([0.0; 8]);
         // SAFETY: the caller's promise: lanes 4 g to 4 g + 3 are 16 bytes.
-        unsafe { <Half as Element>::unpack::<WIDE>(slots[row / 8].add(row % 8 * 16), out.0.as_mut_ptr()) };
+        unsafe {
+            <Half as Element>::unpack::<WIDE>(slots[row / 8].add(row % 8 * 16), out.0.as_mut_ptr())
+        };
         out
     }
 
@@ -253,13 +286,18 @@ impl Accumulator for Half {
             use std::arch::x86_64::*;
             // SAFETY: the caller's promise.
             unsafe {
-                let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(values.as_ptr()));
+                let halves =
+                    _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(values.as_ptr()));
                 _mm_storeu_si128(to.cast(), halves);
             }
             return;
         }
         for (n, value) in values.iter().enumerate() {
-            let bits = if value.is_nan() { 0x7fff } else { half::f16::from_f32(*value).to_bits() };
+            let bits = if value.is_nan() {
+                0x7fff
+            } else {
+                half::f16::from_f32(*value).to_bits()
+            };
             // SAFETY: the caller's promise.
             unsafe { *to.cast::<u16>().add(n) = bits };
         }
@@ -271,7 +309,16 @@ impl Accumulator for Half {
 /// # Safety
 /// `slots` are the registers of D, A, B, C; `WIDE` as for [`Element::unpack`].
 #[inline(always)]
-unsafe fn multiply<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize, const WIDE: bool>(slots: &[*mut u8]) {
+unsafe fn multiply<
+    A: Element,
+    B: Element,
+    C: Accumulator,
+    const DEPTH: usize,
+    const K: usize,
+    const WIDE: bool,
+>(
+    slots: &[*mut u8],
+) {
     let (d, rest) = slots.split_at(C::COUNT);
     let (a_slots, rest) = rest.split_at(2 * DEPTH);
     let (b_slots, c) = rest.split_at(DEPTH);
@@ -291,12 +338,14 @@ unsafe fn multiply<A: Element, B: Element, C: Accumulator, const DEPTH: usize, c
             }
         }
         let b = rows_of::<K, WIDE>(&columns);
-        for first in [0, 8] {
-            let mut sums: [Columns; 8] = std::array::from_fn(|r| C::load::<WIDE>(c, first + r));
-            accumulate::<K, WIDE>(&a, first, &b, &mut sums);
-            for (r, sum) in sums.iter().enumerate() {
-                C::store::<WIDE>(d, first + r, *sum);
-            }
+        // Registers of D may share slots with those of C: all of C is read before any of D is written.
+        let mut sums: [[Columns; 8]; 2] =
+            std::array::from_fn(|m| std::array::from_fn(|r| C::load::<WIDE>(c, 8 * m + r)));
+        for (m, sums) in sums.iter_mut().enumerate() {
+            accumulate::<K, WIDE>(&a, 8 * m, &b, sums);
+        }
+        for (row, sum) in sums.as_flattened().iter().enumerate() {
+            C::store::<WIDE>(d, row, *sum);
         }
     }
 }
@@ -306,7 +355,12 @@ unsafe fn multiply<A: Element, B: Element, C: Accumulator, const DEPTH: usize, c
 /// # Safety
 /// `WIDE` as for [`Element::unpack`].
 #[inline(always)]
-unsafe fn accumulate<const K: usize, const WIDE: bool>(a: &[[f32; K]; ROWS], first: usize, b: &[Columns; K], sums: &mut [Columns; 8]) {
+unsafe fn accumulate<const K: usize, const WIDE: bool>(
+    a: &[[f32; K]; ROWS],
+    first: usize,
+    b: &[Columns; K],
+    sums: &mut [Columns; 8],
+) {
     #[cfg(target_arch = "x86_64")]
     if WIDE {
         use std::arch::x86_64::*;
@@ -347,19 +401,32 @@ unsafe fn rows_of<const K: usize, const WIDE: bool>(columns: &[[f32; K]; 8]) -> 
         // SAFETY: the features are there, says the caller; eight values from `at` lie inside each column.
         unsafe {
             for at in (0..K).step_by(8) {
-                let c: [__m256; 8] = std::array::from_fn(|n| _mm256_loadu_ps(columns[n].as_ptr().add(at)));
+                let c: [__m256; 8] =
+                    std::array::from_fn(|n| _mm256_loadu_ps(columns[n].as_ptr().add(at)));
                 // Pairs, then quadruples inside each half, then the halves.
                 let pair: [__m256; 8] = std::array::from_fn(|n| {
                     let (x, y) = (c[n & !1], c[n | 1]);
-                    if n % 2 == 0 { _mm256_unpacklo_ps(x, y) } else { _mm256_unpackhi_ps(x, y) }
+                    if n % 2 == 0 {
+                        _mm256_unpacklo_ps(x, y)
+                    } else {
+                        _mm256_unpackhi_ps(x, y)
+                    }
                 });
                 let quad: [__m256; 8] = std::array::from_fn(|n| {
                     let (x, y) = (pair[n & 4 | n >> 1 & 1], pair[n & 4 | 2 | n >> 1 & 1]);
-                    if n % 2 == 0 { _mm256_shuffle_ps::<0x44>(x, y) } else { _mm256_shuffle_ps::<0xee>(x, y) }
+                    if n % 2 == 0 {
+                        _mm256_shuffle_ps::<0x44>(x, y)
+                    } else {
+                        _mm256_shuffle_ps::<0xee>(x, y)
+                    }
                 });
                 for k in 0..8 {
                     let (x, y) = (quad[k & 3], quad[4 | k & 3]);
-                    let row = if k < 4 { _mm256_permute2f128_ps::<0x20>(x, y) } else { _mm256_permute2f128_ps::<0x31>(x, y) };
+                    let row = if k < 4 {
+                        _mm256_permute2f128_ps::<0x20>(x, y)
+                    } else {
+                        _mm256_permute2f128_ps::<0x31>(x, y)
+                    };
                     _mm256_store_ps(out[at + k].0.as_mut_ptr(), row);
                 }
             }
@@ -375,7 +442,14 @@ unsafe fn rows_of<const K: usize, const WIDE: bool>(columns: &[[f32; K]; 8]) -> 
 }
 
 #[inline(always)]
-unsafe fn run<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize, const WIDE: bool>(
+unsafe fn run<
+    A: Element,
+    B: Element,
+    C: Accumulator,
+    const DEPTH: usize,
+    const K: usize,
+    const WIDE: bool,
+>(
     w: &mut Warp,
     i: &Inst,
     mask: u32,
@@ -400,13 +474,21 @@ fn pick<E: Element, C: Accumulator, const DEPTH: usize, const K: usize>() -> Han
 }
 
 fn pick2<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize>() -> Handler {
-    unsafe fn base<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    unsafe fn base<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize>(
+        w: &mut Warp,
+        i: &Inst,
+        mask: u32,
+    ) -> Flow {
         // SAFETY: the handler's own contract.
         unsafe { run::<A, B, C, DEPTH, K, false>(w, i, mask) }
     }
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn fast<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    unsafe fn fast<A: Element, B: Element, C: Accumulator, const DEPTH: usize, const K: usize>(
+        w: &mut Warp,
+        i: &Inst,
+        mask: u32,
+    ) -> Flow {
         // SAFETY: the handler's own contract; picked only where the features exist.
         unsafe { run::<A, B, C, DEPTH, K, true>(w, i, mask) }
     }

@@ -31,14 +31,25 @@ pub fn plan(form: Form, saturate: bool, bit_op: Option<&str>) -> Option<Plan> {
         (8, (false, true), None) => of_shape::<Bytes<false>, Bytes<true>>(high, depth, saturate),
         (8, (false, false), None) => of_shape::<Bytes<false>, Bytes<false>>(high, depth, saturate),
         (4, (true, true), None) => of_shape::<Nibbles<true>, Nibbles<true>>(high, depth, saturate),
-        (4, (true, false), None) => of_shape::<Nibbles<true>, Nibbles<false>>(high, depth, saturate),
-        (4, (false, true), None) => of_shape::<Nibbles<false>, Nibbles<true>>(high, depth, saturate),
-        (4, (false, false), None) => of_shape::<Nibbles<false>, Nibbles<false>>(high, depth, saturate),
+        (4, (true, false), None) => {
+            of_shape::<Nibbles<true>, Nibbles<false>>(high, depth, saturate)
+        }
+        (4, (false, true), None) => {
+            of_shape::<Nibbles<false>, Nibbles<true>>(high, depth, saturate)
+        }
+        (4, (false, false), None) => {
+            of_shape::<Nibbles<false>, Nibbles<false>>(high, depth, saturate)
+        }
         (1, _, Some("xor")) => bit_shape::<true>(high, depth),
         (1, _, Some("and")) => bit_shape::<false>(high, depth),
         _ => return None,
     };
-    Some(Plan { run, counts: [2 * high, high * depth, depth, 2 * high], accumulators: [Type::S32; 2], factors: Type::B32 })
+    Some(Plan {
+        run,
+        counts: [2 * high, high * depth, depth, 2 * high],
+        accumulators: [Type::S32; 2],
+        factors: Type::B32,
+    })
 }
 
 /// An element type of A or B.
@@ -59,7 +70,13 @@ impl<const SIGNED: bool> Element for Bytes<SIGNED> {
     unsafe fn unpack(from: *const u8, to: *mut i16) {
         for k in 0..16 {
             // SAFETY: the caller's promise.
-            unsafe { *to.add(k) = if SIGNED { i16::from(*from.add(k) as i8) } else { i16::from(*from.add(k)) } };
+            unsafe {
+                *to.add(k) = if SIGNED {
+                    i16::from(*from.add(k) as i8)
+                } else {
+                    i16::from(*from.add(k))
+                }
+            };
         }
     }
 }
@@ -72,7 +89,11 @@ impl<const SIGNED: bool> Element for Nibbles<SIGNED> {
         for k in 0..32 {
             // SAFETY: the caller's promise.
             let nibble = unsafe { *from.add(k / 2) } >> (k % 2 * 4) & 15;
-            let value = if SIGNED { i16::from((nibble << 4) as i8 >> 4) } else { i16::from(nibble) };
+            let value = if SIGNED {
+                i16::from((nibble << 4) as i8 >> 4)
+            } else {
+                i16::from(nibble)
+            };
             // SAFETY: the caller's promise.
             unsafe { *to.add(k) = value };
         }
@@ -90,7 +111,14 @@ const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 struct Columns([i32; 8]);
 
 #[inline(always)]
-unsafe fn run<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, const SATURATE: bool, const WIDE: bool>(
+unsafe fn run<
+    A: Element,
+    B: Element,
+    const HIGH: usize,
+    const DEPTH: usize,
+    const SATURATE: bool,
+    const WIDE: bool,
+>(
     w: &mut Warp,
     i: &Inst,
     mask: u32,
@@ -113,7 +141,16 @@ unsafe fn run<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, con
 /// # Safety
 /// `slots` are the registers of D, A, B, C; `WIDE` only where [`crate::exec::lanes::wide`] says so.
 #[inline(always)]
-unsafe fn multiply<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, const SATURATE: bool, const WIDE: bool>(slots: &[*mut u8]) {
+unsafe fn multiply<
+    A: Element,
+    B: Element,
+    const HIGH: usize,
+    const DEPTH: usize,
+    const SATURATE: bool,
+    const WIDE: bool,
+>(
+    slots: &[*mut u8],
+) {
     let (d, rest) = slots.split_at(2 * HIGH);
     let (a_slots, rest) = rest.split_at(HIGH * DEPTH);
     let (b_slots, c) = rest.split_at(DEPTH);
@@ -130,34 +167,46 @@ unsafe fn multiply<A: Element, B: Element, const HIGH: usize, const DEPTH: usize
             }
         }
     }
-    for high in 0..HIGH {
+    let mut sums = [[Columns([0; 8]); 8]; HIGH];
+    for (high, sums) in sums.iter_mut().enumerate() {
         let mut a = [[0i32; MOST / 2]; 8];
         for part in 0..DEPTH {
             for (row, to) in a.iter_mut().enumerate() {
                 let mut values = [0i16; 32];
                 // SAFETY: the slot is eight rows of 16 bytes.
-                unsafe { A::unpack(a_slots[HIGH * part + high].add(row * 16), values.as_mut_ptr()) };
+                unsafe {
+                    A::unpack(
+                        a_slots[HIGH * part + high].add(row * 16),
+                        values.as_mut_ptr(),
+                    )
+                };
                 for pair in 0..A::COUNT / 2 {
                     to[part * A::COUNT / 2 + pair] = pack(values[2 * pair], values[2 * pair + 1]);
                 }
             }
         }
-        let mut sums = [Columns([0; 8]); 8];
         // SAFETY: the caller's promise about `WIDE`.
-        unsafe { accumulate::<WIDE>(&a, &b, k / 2, &mut sums) };
-        for (row, sum) in sums.iter().enumerate() {
-            for half in 0..2 {
-                // SAFETY: lanes 4 g to 4 g + 3 of a register.
-                unsafe {
-                    let old = *c[2 * high + half].cast::<i32>().add(4 * row).cast::<[i32; 4]>();
-                    let new: [i32; 4] = std::array::from_fn(|t| {
-                        let x = sum.0[4 * half + t];
-                        if SATURATE { old[t].saturating_add(x) } else { old[t].wrapping_add(x) }
-                    });
-                    *d[2 * high + half].cast::<i32>().add(4 * row).cast::<[i32; 4]>() = new;
-                }
+        unsafe { accumulate::<WIDE>(&a, &b, k / 2, sums) };
+    }
+    // Registers of D may share slots with those of C: all of C is read before any of D is written.
+    let mut results = [[[0i32; 32]; 2]; HIGH];
+    for (high, result) in results.iter_mut().enumerate() {
+        for (half, out) in result.iter_mut().enumerate() {
+            // SAFETY: the slot holds 32 lanes.
+            let old = unsafe { *c[2 * high + half].cast::<[i32; 32]>() };
+            for lane in 0..32 {
+                let x = sums[high][lane / 4].0[4 * half + lane % 4];
+                out[lane] = if SATURATE {
+                    old[lane].saturating_add(x)
+                } else {
+                    old[lane].wrapping_add(x)
+                };
             }
         }
+    }
+    for (to, result) in d.iter().zip(results.as_flattened()) {
+        // SAFETY: the slot holds 32 lanes.
+        unsafe { (*to).cast::<[i32; 32]>().write(*result) };
     }
 }
 
@@ -171,7 +220,12 @@ fn pack(low: i16, high: i16) -> i32 {
 /// # Safety
 /// `WIDE` as for [`multiply`].
 #[inline(always)]
-unsafe fn accumulate<const WIDE: bool>(a: &[[i32; MOST / 2]; 8], b: &[Columns; MOST / 2], pairs: usize, sums: &mut [Columns; 8]) {
+unsafe fn accumulate<const WIDE: bool>(
+    a: &[[i32; MOST / 2]; 8],
+    b: &[Columns; MOST / 2],
+    pairs: usize,
+    sums: &mut [Columns; 8],
+) {
     #[cfg(target_arch = "x86_64")]
     if WIDE {
         use std::arch::x86_64::*;
@@ -181,7 +235,10 @@ unsafe fn accumulate<const WIDE: bool>(a: &[[i32; MOST / 2]; 8], b: &[Columns; M
             for p in 0..pairs {
                 let column = _mm256_load_si256(b[p].0.as_ptr().cast());
                 for r in 0..8 {
-                    s[r] = _mm256_add_epi32(s[r], _mm256_madd_epi16(_mm256_set1_epi32(a[r][p]), column));
+                    s[r] = _mm256_add_epi32(
+                        s[r],
+                        _mm256_madd_epi16(_mm256_set1_epi32(a[r][p]), column),
+                    );
                 }
             }
             for r in 0..8 {
@@ -212,14 +269,35 @@ fn of_shape<A: Element, B: Element>(high: usize, depth: usize, saturate: bool) -
     }
 }
 
-fn pick<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, const SATURATE: bool>() -> Handler {
-    unsafe fn base<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, const SATURATE: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+fn pick<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, const SATURATE: bool>()
+-> Handler {
+    unsafe fn base<
+        A: Element,
+        B: Element,
+        const HIGH: usize,
+        const DEPTH: usize,
+        const SATURATE: bool,
+    >(
+        w: &mut Warp,
+        i: &Inst,
+        mask: u32,
+    ) -> Flow {
         // SAFETY: the handler's own contract.
         unsafe { run::<A, B, HIGH, DEPTH, SATURATE, false>(w, i, mask) }
     }
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn fast<A: Element, B: Element, const HIGH: usize, const DEPTH: usize, const SATURATE: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    unsafe fn fast<
+        A: Element,
+        B: Element,
+        const HIGH: usize,
+        const DEPTH: usize,
+        const SATURATE: bool,
+    >(
+        w: &mut Warp,
+        i: &Inst,
+        mask: u32,
+    ) -> Flow {
         // SAFETY: the handler's own contract; picked only where the features exist.
         unsafe { run::<A, B, HIGH, DEPTH, SATURATE, true>(w, i, mask) }
     }
@@ -239,17 +317,27 @@ fn bit_shape<const XOR: bool>(high: usize, depth: usize) -> Handler {
 }
 
 /// Single bits: the population count of `a ^ b` or `a & b`.
-unsafe fn bits<const HIGH: usize, const DEPTH: usize, const XOR: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+unsafe fn bits<const HIGH: usize, const DEPTH: usize, const XOR: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
     if let Some(flow) = whole_warp(w, mask) {
         return flow;
     }
     // SAFETY: operands are slots of the warp's file: D, A, B, C.
     unsafe {
         let slot = |k: usize| w.slot(w.extra(i, k));
-        let (a, b, c) = (2 * HIGH, 2 * HIGH + HIGH * DEPTH, 2 * HIGH + HIGH * DEPTH + DEPTH);
-        let a: [[[u128; 8]; HIGH]; DEPTH] = std::array::from_fn(|k| std::array::from_fn(|m| *slot(a + HIGH * k + m).cast()));
+        let (a, b, c) = (
+            2 * HIGH,
+            2 * HIGH + HIGH * DEPTH,
+            2 * HIGH + HIGH * DEPTH + DEPTH,
+        );
+        let a: [[[u128; 8]; HIGH]; DEPTH] =
+            std::array::from_fn(|k| std::array::from_fn(|m| *slot(a + HIGH * k + m).cast()));
         let b: [[u128; 8]; DEPTH] = std::array::from_fn(|k| *slot(b + k).cast());
-        let mut sums: [[[i32; 32]; 2]; HIGH] = std::array::from_fn(|m| std::array::from_fn(|n| *slot(c + 2 * m + n).cast()));
+        let mut sums: [[[i32; 32]; 2]; HIGH] =
+            std::array::from_fn(|m| std::array::from_fn(|n| *slot(c + 2 * m + n).cast()));
         for (m, rows) in sums.iter_mut().enumerate() {
             for (n, sum) in rows.iter_mut().enumerate() {
                 for (lane, value) in sum.iter_mut().enumerate() {
