@@ -701,7 +701,7 @@ fn a_matrix_loads_by_generic_address_and_offset() {
     let mut random = Random(43);
     let (inputs, _) = four_matrices(&mut random);
     let body = format!(
-        "{STAGE}cvt.u64.u32 %d1, %at;\ncvta.shared.u64 %d1, %d1;\nldmatrix.sync.aligned.m8n8.x1.b16 {{%o0}}, [%d1+128];"
+        "{STAGE}mul.wide.u32 %d1, %at, 1;\ncvta.shared.u64 %d1, %d1;\nldmatrix.sync.aligned.m8n8.x1.b16 {{%o0}}, [%d1+128];"
     );
     assert_eq!(run(&body, &inputs, 1)[0], inputs[1]);
 }
