@@ -1,8 +1,8 @@
 //! `shfl`, `vote`, `match`, `redux`, `elect` against the PTX ISA's words.
 
-mod warp_lanes;
+mod warp;
 
-use warp_lanes::{Lanes, Random, lanes as run, refused, reported};
+use warp::{Lanes, Random, lanes as run, refused, reported};
 use ptx_emulator::check::{Check, Checks};
 use ptx_emulator::run::Setup;
 
@@ -295,6 +295,6 @@ fn absent_lanes_pass_where_the_check_is_off() {
     };
     let body =
         "setp.eq.u32 %p0, %t0, 5;\n@%p0 exit;\nshfl.sync.idx.b32 %o0, %i0, 5, 0x1f, 0xffffffff;";
-    warp_lanes::try_lanes(body, &[[1; 32]], 1, &setup)
+    warp::try_lanes(body, &[[1; 32]], 1, &setup)
         .expect("the value is anything, the kernel goes on");
 }

@@ -1,10 +1,10 @@
 //! `ldmatrix`, `stmatrix`, `movmatrix` and every shape of `mma.sync` against plain loops, through the PTX
 //! ISA's own tables of which lane holds which element.
 
-mod warp_lanes;
+mod warp;
 
 use half::{bf16, f16};
-use warp_lanes::{Lanes, Random, lanes as run, refused, reported};
+use warp::{Lanes, Random, lanes as run, refused, reported};
 use ptx_emulator::check::Check;
 
 // --- The ISA's tables, as it words them: groupID = laneid >> 2, threadID_in_group = laneid % 4.
@@ -701,7 +701,7 @@ fn a_matrix_loads_by_generic_address_and_offset() {
     let mut random = Random(43);
     let (inputs, _) = four_matrices(&mut random);
     let body = format!(
-        "{STAGE}cvt.u64.u32 %d1, %at;\ncvta.shared.u64 %d1, %d1;\nldmatrix.sync.aligned.m8n8.x1.b16 {{%o0}}, [%d1+128];"
+        "{STAGE}mul.wide.u32 %d1, %at, 1;\ncvta.shared.u64 %d1, %d1;\nldmatrix.sync.aligned.m8n8.x1.b16 {{%o0}}, [%d1+128];"
     );
     assert_eq!(run(&body, &inputs, 1)[0], inputs[1]);
 }
@@ -805,7 +805,7 @@ fn rows_in_one_bank_are_counted() {
         format!("{STAGE}ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{%o0, %o1, %o2, %o3}}, [%at];");
     for (body, inputs, want) in [(spread, 0, (32, 4)), (close.as_str(), 4, (4, 4))] {
         let setup = ptx_emulator::run::Setup::default();
-        let done = warp_lanes::try_lanes(body, &vec![[0; 32]; inputs], 4, &setup).expect("it runs");
+        let done = warp::try_lanes(body, &vec![[0; 32]; inputs], 4, &setup).expect("it runs");
         let counts = done
             .counters
             .instructions

@@ -384,7 +384,7 @@ fn quotient(d: &mut Decoder, i: &Instruction, ty: Type) -> Result<Inst, LoadErro
 
 /// The smaller or larger of two numbers: a number wins over NaN unless `NAN`, and -0 is below +0.
 #[inline(always)]
-fn choose<const MAX: bool, const NAN: bool>(a: f32, b: f32) -> f32 {
+pub fn choose<const MAX: bool, const NAN: bool>(a: f32, b: f32) -> f32 {
     // Of the zeros, which compare equal, the sign decides: as integers minus zero is the lesser.
     let a_first = if MAX {
         (a > b) | ((a == b) & (a.to_bits() as i32 >= b.to_bits() as i32))

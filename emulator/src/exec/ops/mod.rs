@@ -16,6 +16,7 @@ pub mod logic;
 pub mod matrix_load;
 pub mod memory;
 pub mod mma;
+mod narrow;
 mod shape;
 pub mod tensor;
 
