@@ -30,9 +30,9 @@ macro_rules! driver_calls {
         fn $name:ident $args:tt $(also $alias:ident)? $(per_thread $twin:ident)? $body:block
     )*) => {
         $(
-            $crate::driver::api::driver_call! { $(#[$attr])* $name false $args $body }
-            $($crate::driver::api::driver_call! { $alias false $args $body })?
-            $($crate::driver::api::driver_call! { $twin true $args $body })?
+            $crate::driver::api::driver_call! { $(#[$attr])* $name $args $body }
+            $($crate::driver::api::driver_twin! { $alias $name false $args })?
+            $($crate::driver::api::driver_twin! { $twin $name true $args })?
         )*
         /// The functions defined here, for `cuGetProcAddress`.
         pub(crate) static $table: &[$crate::driver::api::Export] = &[
@@ -48,19 +48,34 @@ pub(crate) use driver_calls;
 
 /// One exported driver call.
 macro_rules! driver_call {
-    ($(#[$attr:meta])* $name:ident $per_thread:literal ($($arg:ident : $ty:ty),* $(,)?) $body:block) => {
+    ($(#[$attr:meta])* $name:ident ($($arg:ident : $ty:ty),* $(,)?) $body:block) => {
         $(#[$attr])*
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name($($arg: $ty),*) -> $crate::driver::error::CuResult {
-            $crate::driver::api::enter(stringify!($name), $per_thread, move || $body)
+            $crate::driver::api::enter(stringify!($name), move || $body)
         }
     };
 }
 pub(crate) use driver_call;
 
+/// A second name of a driver call.
+macro_rules! driver_twin {
+    ($twin:ident $name:ident $per_thread:literal ($($arg:ident : $ty:ty),* $(,)?)) => {
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $twin($($arg: $ty),*) -> $crate::driver::error::CuResult {
+            $crate::driver::api::entered_as_twin($per_thread);
+            // SAFETY: the same arguments, under the same contract.
+            unsafe { $name($($arg),*) }
+        }
+    };
+}
+pub(crate) use driver_twin;
+
 thread_local! {
     /// Stream 0 means the per-thread default stream during the present call.
     static PER_THREAD: Cell<bool> = const { Cell::new(false) };
+    /// What [`PER_THREAD`] is to be in the call now being entered.
+    static NEXT_PER_THREAD: Cell<bool> = const { Cell::new(false) };
     /// This thread runs the caller's host functions, in which driver calls are forbidden.
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
 }
@@ -169,7 +184,19 @@ impl Ledger {
 }
 
 /// Runs a driver call's body: what every exported function does.
-pub(crate) fn enter(name: &'static str, per_thread: bool, body: impl FnOnce() -> Result<()>) -> CuResult {
+pub(crate) fn enter(name: &'static str, body: impl FnOnce() -> Result<()>) -> CuResult {
+    let mut body = Some(body);
+    // One copy of what surrounds the body serves the hundreds of calls.
+    run(name, &mut || body.take().map_or(Ok(()), |body| body()))
+}
+
+/// Says that the call about to be entered came under a second name.
+pub(crate) fn entered_as_twin(per_thread: bool) {
+    NEXT_PER_THREAD.set(per_thread);
+}
+
+fn run(name: &'static str, body: &mut dyn FnMut() -> Result<()>) -> CuResult {
+    let per_thread = NEXT_PER_THREAD.take();
     if let Some(code) = ledger().enter(name) {
         eprintln!("ptx-emulator: {name}: {code}, injected");
         return code;

@@ -8,7 +8,7 @@ macro_rules! unsupported {
             // Whatever its arguments are, it looks at none: C's calling convention lets it be called with any.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name() -> super::error::CuResult {
-                super::api::enter(stringify!($name), false, || {
+                super::api::enter(stringify!($name), || {
                     super::error::fail!(NOT_SUPPORTED, "not emulated")
                 })
             }

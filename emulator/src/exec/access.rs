@@ -83,7 +83,8 @@ impl Warp {
     ///
     /// # Errors
     /// The flow to return where a check failed.
-    #[inline(always)]
+    // One copy for all instructions: inlined into each, it was most of this crate's code.
+    #[inline(never)]
     pub fn pointers(
         &mut self,
         mask: u32,
