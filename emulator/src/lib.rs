@@ -11,6 +11,7 @@ pub mod memory;
 pub mod profile;
 pub mod ptx;
 pub mod run;
+pub mod sass;
 
 pub use control::{ControlError, Emulator};
 pub use install::{Device, InstallError, install};

@@ -13,6 +13,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use ptx_emulator::image::{self, cubin, images};
 use ptx_emulator::ptx;
+use ptx_emulator::sass::Code;
 
 const FAT_BINARIES: [&[u8]; 3] = [
     include_bytes!("data/images.zstd.fatbin"),
@@ -218,6 +219,7 @@ fn read_image(bytes: &[u8]) {
         };
         if image.kind == image::Kind::Elf {
             let _ = cubin::kernels(&contents);
+            let _ = Code::read(&contents);
             let _ = images(&contents);
         }
         let _ = image.text();

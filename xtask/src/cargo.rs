@@ -51,3 +51,37 @@ pub fn run(command: &mut Command) -> Result<()> {
 pub fn test(root: &Path, args: &[OsString]) -> Result<()> {
     run(command(root).args(["test", "--workspace"]).args(args))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Packages with their features, as `cargo tree` selects them.
+    fn packages(selection: &[&str]) -> BTreeSet<String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let output = command(root)
+            .args(["tree", "--offline", "--prefix", "none", "--no-dedupe"])
+            .args(["--format", "{p} {f}"])
+            .args(selection)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// A dependency with fewer features in the demo than in the tests would be
+    /// built twice, and all that depends on it: minutes, with candle.
+    #[test]
+    fn the_demo_runs_on_what_the_tests_built() {
+        let tests = packages(&["--workspace"]);
+        let demo = packages(&["--package", "generate", "--edges", "normal,build"]);
+        let built_again: Vec<_> = demo.difference(&tests).collect();
+        assert!(built_again.is_empty(), "{built_again:?}");
+    }
+}

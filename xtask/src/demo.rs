@@ -22,7 +22,7 @@ pub fn run(root: &Path, args: &[OsString]) -> Result<()> {
 fn defaults(args: &[OsString]) -> Vec<&'static str> {
     let mut defaults = Vec::new();
     // The table has lengths of its own, and each run in it is an ordinary one.
-    if given(args, "--table") {
+    if given(args, "--table") || given(args, "--help") {
         return defaults;
     }
     if !given(args, "--compare") && !given(args, "--no-cache") {

@@ -11,6 +11,7 @@ mod setup;
 #[path = "../../build/lookup.rs"]
 mod lookup;
 
+use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about, version)]
+#[command(name = "xtask", bin_name = "cargo xtask", about)]
 struct Cli {
     #[command(subcommand)]
     command: Task,
@@ -32,13 +33,11 @@ enum Task {
     /// Set up, then run every test of the workspace
     Test {
         /// Passed on to `cargo test --workspace`
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
     /// Set up, fetch the model, then generate text through the kernels
     Demo {
-        /// Passed on to examples/generate; `-- --help` lists them
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        /// Passed on to examples/generate; `--help` lists what it takes
         args: Vec<OsString>,
     },
     /// Write src/abi.rs, the Rust view of kernels/abi.h
@@ -50,7 +49,7 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match run(Cli::parse_from(escaped(env::args_os())).command) {
         Ok(()) => ExitCode::SUCCESS,
         // The message alone: a backtrace would bury what to install.
         Err(error) => {
@@ -58,6 +57,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line with `--` behind a task that passes arguments on: clap then
+/// leaves all of them as they stand, a `--` among them too.
+fn escaped(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    if args
+        .get(1)
+        .is_some_and(|task| task == "test" || task == "demo")
+    {
+        args.insert(2, "--".into());
+    }
+    args
 }
 
 fn run(task: Task) -> Result<()> {
@@ -83,4 +95,31 @@ fn root() -> PathBuf {
         .parent()
         .expect("xtask lies in the repository")
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed_on(args: &[&str]) -> Vec<OsString> {
+        let line = ["xtask"].iter().chain(args).map(OsString::from);
+        match Cli::try_parse_from(escaped(line)).unwrap().command {
+            Task::Test { args } | Task::Demo { args } => args,
+            _ => panic!("{args:?} is neither test nor demo"),
+        }
+    }
+
+    #[test]
+    fn what_follows_the_task_is_passed_on_as_it_stands() {
+        for args in [
+            &["test", "--package", "xtask", "--", "--nocapture"] as &[&str],
+            &["test", "--", "--nocapture"],
+            &["test", "name"],
+            &["demo", "--prompt", "A sentence.", "--tokens=8"],
+            &["demo", "--table"],
+            &["demo"],
+        ] {
+            assert_eq!(passed_on(args), &args[1..], "{args:?}");
+        }
+    }
 }

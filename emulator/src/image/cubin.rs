@@ -23,6 +23,7 @@ const STO_CUDA_ENTRY: u8 = 0x10;
 /// Attributes of `.nv.info` sections.
 const EIATTR_CBANK_PARAM_SIZE: u8 = 0x19;
 const EIATTR_FRAME_SIZE: u8 = 0x11;
+const EIATTR_INDIRECT_BRANCH_TARGETS: u8 = 0x34;
 const EIATTR_MIN_STACK_SIZE: u8 = 0x12;
 const EIATTR_REGCOUNT: u8 = 0x2f;
 
@@ -78,7 +79,7 @@ fn header(bytes: &[u8]) -> Result<&Header, ImageError> {
 }
 
 /// The architecture a cubin was compiled for.
-pub(super) fn architecture(bytes: &[u8]) -> Result<u32, ImageError> {
+pub(crate) fn architecture(bytes: &[u8]) -> Result<u32, ImageError> {
     let header = header(bytes)?;
     let flags = header.e_flags.get(LittleEndian).0;
     // ABI 8 (CUDA 13) moved the number up to make room.
@@ -153,6 +154,7 @@ impl<'a> Cubin<'a> {
 
     /// The functions of the symbol table.
     pub fn functions(&self) -> Vec<FunctionSymbol<'a>> {
+        let e = LittleEndian;
         let mut functions = Vec::new();
         for (index, symbol) in self.symbols.enumerate() {
             if symbol.st_type() != STT_FUNC {
@@ -163,10 +165,38 @@ impl<'a> Cubin<'a> {
             };
             functions.push(FunctionSymbol {
                 name,
+                section: symbol.st_shndx(e).0.into(),
+                offset: symbol.st_value(e),
                 is_kernel: symbol.st_other().0 & STO_CUDA_ENTRY != 0,
             });
         }
         functions
+    }
+
+    /// Targets of a function's indirect branches, by the branch's offset; all in its section.
+    pub fn indirect_targets(&self, function: &str) -> Result<BTreeMap<u64, Vec<u64>>, ImageError> {
+        let mut targets = BTreeMap::new();
+        let info = self
+            .named()
+            .find(|(_, name, _)| name.strip_prefix(".nv.info.") == Some(function));
+        let Some((_, _, section)) = info else {
+            return Ok(targets);
+        };
+        for attribute in attributes(self.data(section)?)? {
+            if attribute.number != EIATTR_INDIRECT_BRANCH_TARGETS {
+                continue;
+            }
+            // For each branch: its offset, two halves of no use here, a count, the offsets.
+            let words = attribute.value.chunks_exact(4);
+            let mut words = words.map(|w| u64::from(u32::from_le_bytes([w[0], w[1], w[2], w[3]])));
+            while let (Some(branch), Some(_), Some(count)) =
+                (words.next(), words.next(), words.next())
+            {
+                let all = words.by_ref().take(count as usize).collect();
+                targets.insert(branch, all);
+            }
+        }
+        Ok(targets)
     }
 
     pub fn symbol_name(&self, index: usize) -> Option<&'a str> {
@@ -180,6 +210,8 @@ impl<'a> Cubin<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FunctionSymbol<'a> {
     pub name: &'a str,
+    pub section: usize,
+    pub offset: u64,
     pub is_kernel: bool,
 }
 

@@ -1,0 +1,277 @@
+//! How often each basic block of machine code ran, from the executed counts of PTX.
+//!
+//! Line by line, machine code does not tell its count: ptxas hoists invariants out of
+//! loops, merges short branches into predicates and copies loop bodies. But some
+//! instructions stay where they are put, because they have effects or are too dear to
+//! repeat: stores, barriers, shuffles, asynchronous copies, matrix products, conditional
+//! branches. Each such *anchor* is the translation of one PTX instruction whose count is
+//! known, so that the counts of the blocks that hold copies of it add up to it:
+//!
+//! ```text
+//!   sum over blocks of (copies in the block × the block's weight) = the PTX count
+//! ```
+//!
+//! Most anchors have all copies in one block and give its weight at once; others follow
+//! once the rest of their blocks are known. A block without anchors runs as often as one
+//! that it cannot but follow, or takes the count that most of its instructions agree on.
+//! Code for warps with lanes absent, which ptxas keeps apart, counts as never run.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::decode::Instruction;
+use super::solve::{Binding, Copies, solve};
+use super::{Code, Function, SassError};
+use crate::counters::Counters;
+use crate::exec::program::Program;
+use crate::ptx::ast;
+
+/// What a launch executed of PTX.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Executed {
+    /// By function: opcode (parts joined by dots) and warps that executed it, of each
+    /// instruction in order. Predicated-off executions count.
+    pub functions: BTreeMap<String, Vec<(String, u64)>>,
+}
+
+impl Executed {
+    /// From the counters of a launch of `program`.
+    pub fn of(program: &Program, counters: &Counters) -> Self {
+        let mut functions: BTreeMap<String, Vec<(String, u64)>> = BTreeMap::new();
+        for (info, count) in program.info.iter().zip(&counters.instructions) {
+            let function = &program.functions[info.function as usize];
+            let counts = functions.entry(function.name.clone()).or_default();
+            counts.push((info.opcode.clone(), count.issued));
+        }
+        Executed { functions }
+    }
+}
+
+/// How a block's weight was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Basis {
+    /// By instructions of known count.
+    Anchored,
+    /// By instructions of known count that it shares with blocks weighed before.
+    Shared,
+    /// It runs whenever a block of known weight runs.
+    Equivalent,
+    /// By the count that most of its instructions' PTX has.
+    Votes,
+    /// It shares instructions of known count with others of unknown weight, and was taken
+    /// to run all of them.
+    Assumed,
+    /// It cannot be reached, or nothing in it has a line.
+    Nothing,
+}
+
+/// A block's weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockWeight {
+    /// Times that a warp ran through it.
+    pub weight: f64,
+    /// How that was found.
+    pub basis: Basis,
+}
+
+/// What a launch issued of a cubin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weights {
+    /// By function, in the order of [`Code::functions`]: a weight for each block.
+    pub functions: Vec<Vec<BlockWeight>>,
+    /// Machine instructions issued, counted by warp.
+    pub total: f64,
+    /// The same by mnemonic.
+    pub by_mnemonic: BTreeMap<&'static str, f64>,
+    /// The same by how the block's weight was found.
+    pub by_basis: BTreeMap<Basis, f64>,
+}
+
+/// What an anchor is, in machine code and in PTX alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Anchor {
+    Matrix,
+    LoadMatrix,
+    AsyncCopy,
+    Commit,
+    Barrier,
+    Shuffle,
+    Vote,
+    Store,
+    Atomic,
+    Load,
+    Branch,
+}
+
+impl Anchor {
+    fn of_machine(instruction: &Instruction) -> Option<Anchor> {
+        Some(match instruction.mnemonic {
+            "HMMA" | "IMMA" | "DMMA" | "BMMA" => Anchor::Matrix,
+            "LDSM" | "STSM" | "MOVM" => Anchor::LoadMatrix,
+            "LDGSTS" => Anchor::AsyncCopy,
+            "LDGDEPBAR" => Anchor::Commit,
+            "BAR" => Anchor::Barrier,
+            "SHFL" => Anchor::Shuffle,
+            "VOTE" | "VOTEU" | "MATCH" | "REDUX" => Anchor::Vote,
+            "ST" | "STG" | "STS" => Anchor::Store,
+            "ATOM" | "ATOMG" | "ATOMS" | "RED" | "REDG" => Anchor::Atomic,
+            "LD" | "LDG" | "LDS" => Anchor::Load,
+            "BRA" if instruction.predicate.is_some() => Anchor::Branch,
+            _ => return None,
+        })
+    }
+
+    fn of_ptx(instruction: &ast::Instruction) -> Option<Anchor> {
+        let modifier = |i: usize| instruction.opcode.get(i).map_or("", String::as_str);
+        let spaces = ["param", "local", "const"];
+        let apart = instruction
+            .opcode
+            .iter()
+            .any(|m| spaces.contains(&m.as_str()));
+        Some(match modifier(0) {
+            // The oldest shape takes several instructions.
+            "mma" if modifier(3) == "m8n8k4" && !modifier(6).starts_with("f64") => return None,
+            "mma" => Anchor::Matrix,
+            "ldmatrix" | "stmatrix" | "movmatrix" => Anchor::LoadMatrix,
+            "cp" if modifier(1) == "async" => match modifier(2) {
+                "ca" | "cg" => Anchor::AsyncCopy,
+                "commit_group" => Anchor::Commit,
+                _ => return None,
+            },
+            "bar" | "barrier" if !modifier(1).starts_with("cluster") => Anchor::Barrier,
+            "shfl" => Anchor::Shuffle,
+            "vote" | "match" | "redux" | "activemask" => Anchor::Vote,
+            "st" | "ld" if apart => return None,
+            "st" => Anchor::Store,
+            "ld" => Anchor::Load,
+            "atom" | "red" => Anchor::Atomic,
+            "bra" if instruction.guard.is_some() => Anchor::Branch,
+            _ => return None,
+        })
+    }
+}
+
+/// What is known of the PTX on one line.
+struct Known {
+    anchor: Option<Anchor>,
+    guarded: bool,
+    count: u64,
+}
+
+/// Counts by line of the cubin's PTX.
+struct Lines(HashMap<u32, Vec<Known>>);
+
+impl Lines {
+    /// Ties the cubin's PTX to the program that was executed: the same instructions in the
+    /// same order, whatever their lines.
+    fn bind(code: &Code, executed: &Executed) -> Result<Self, SassError> {
+        let text = code.ptx.as_ref().ok_or(SassError::NoLines)?;
+        let compiled = crate::ptx::parse(text).map_err(SassError::Ptx)?;
+        let mut lines: HashMap<u32, Vec<Known>> = HashMap::new();
+        for (name, counts) in &executed.functions {
+            let other_ptx = |line| SassError::OtherPtx {
+                function: name.clone(),
+                line,
+            };
+            let same_name = compiled.functions.iter().filter(|f| f.name == *name);
+            let body = same_name.filter_map(|f| f.body.as_ref()).next();
+            let instructions = &body.ok_or_else(|| other_ptx(0))?.instructions;
+            for (i, instruction) in instructions.iter().enumerate() {
+                let known = match counts.get(i) {
+                    Some((opcode, count)) if *opcode == instruction.opcode.join(".") => Known {
+                        anchor: Anchor::of_ptx(instruction),
+                        guarded: instruction.guard.is_some(),
+                        count: *count,
+                    },
+                    _ => return Err(other_ptx(instruction.line)),
+                };
+                lines.entry(instruction.line).or_default().push(known);
+            }
+        }
+        Ok(Lines(lines))
+    }
+
+    /// The PTX instruction that a machine instruction is the translation of, if it is an anchor.
+    fn anchor(&self, instruction: &Instruction) -> Option<(u32, Anchor, u64)> {
+        let anchor = Anchor::of_machine(instruction)?;
+        let line = instruction.ptx_line?;
+        let known = self
+            .0
+            .get(&line)?
+            .iter()
+            .find(|k| k.anchor == Some(anchor))?;
+        // A predicate that PTX does not have came from a branch, and the block is the
+        // larger one around it.
+        let sound = instruction.predicate.is_none() || known.guarded;
+        sound.then_some((line, anchor, known.count))
+    }
+
+    fn count(&self, line: u32) -> Option<u64> {
+        let known = self.0.get(&line)?;
+        known.iter().map(|k| k.count).max()
+    }
+}
+
+impl Code {
+    /// Weighs every block by the executed counts of the PTX it came from.
+    ///
+    /// # Errors
+    /// [`SassError::NoLines`] without `-lineinfo`, [`SassError::OtherPtx`] where the cubin
+    /// was compiled from another PTX.
+    pub fn weigh(&self, executed: &Executed) -> Result<Weights, SassError> {
+        let lines = Lines::bind(self, executed)?;
+        let mut weights = Weights {
+            functions: Vec::new(),
+            total: 0.0,
+            by_mnemonic: BTreeMap::new(),
+            by_basis: BTreeMap::new(),
+        };
+        for function in &self.functions {
+            let blocks = weigh_function(function, &lines);
+            for (block, weighed) in function.blocks.iter().zip(&blocks) {
+                for instruction in &function.instructions[block.range()] {
+                    let mix = weights.by_mnemonic.entry(instruction.mnemonic);
+                    *mix.or_insert(0.0) += weighed.weight;
+                }
+                let issued = weighed.weight * block.len as f64;
+                weights.total += issued;
+                *weights.by_basis.entry(weighed.basis).or_insert(0.0) += issued;
+            }
+            weights.functions.push(blocks);
+        }
+        Ok(weights)
+    }
+}
+
+/// Collects the anchors and votes of a function and solves for its blocks.
+fn weigh_function(function: &Function, lines: &Lines) -> Vec<BlockWeight> {
+    // By PTX instruction: its count and how many copies each block holds.
+    let mut anchors: BTreeMap<(u32, Anchor), Copies> = BTreeMap::new();
+    let mut others: BTreeMap<u32, Copies> = BTreeMap::new();
+    for (b, block) in function.blocks.iter().enumerate() {
+        if !block.reachable {
+            continue;
+        }
+        for instruction in &function.instructions[block.range()] {
+            let copies = if let Some((line, anchor, count)) = lines.anchor(instruction) {
+                let binding = match anchor {
+                    Anchor::Branch => Binding::Branch,
+                    Anchor::Load => Binding::Load,
+                    _ => Binding::Effect,
+                };
+                let fresh = Copies::none(count, binding);
+                anchors.entry((line, anchor)).or_insert(fresh)
+            } else if instruction.predicate.is_none()
+                && let Some(line) = instruction.ptx_line
+                && let Some(count) = lines.count(line)
+            {
+                let fresh = Copies::none(count, Binding::Line);
+                others.entry(line).or_insert(fresh)
+            } else {
+                continue;
+            };
+            *copies.blocks.entry(b).or_insert(0) += 1;
+        }
+    }
+    let copies = anchors.into_values().chain(others.into_values());
+    solve(&function.blocks, copies.collect())
+}
