@@ -148,10 +148,7 @@ impl Warp {
         if self.launch().checks.has(Check::AsyncCopy) {
             for lane in bits(mask) {
                 // SAFETY: the destination was found inside shared memory; there is a state for each of its bytes.
-                let range = unsafe {
-                    std::slice::from_raw_parts(states.add(to[lane] as usize), size as usize)
-                };
-                if range.contains(&byte_state::PENDING) {
+                if unsafe { any_pending(states.add(to[lane] as usize), size) } {
                     let text = format!(
                         "copy of {size} bytes to shared address {:#x}, where an earlier asynchronous copy has not landed: \
                          no wait has completed it, and nothing orders the two",
@@ -287,5 +284,24 @@ impl Warp {
             self.shared_race(lanes, &addresses, access)?;
         }
         Ok(())
+    }
+}
+
+/// Whether any of the 4, 8 or 16 states at `at` is [`byte_state::PENDING`].
+///
+/// # Safety
+/// There are that many.
+#[inline(always)]
+unsafe fn any_pending(at: *const u8, size: u32) -> bool {
+    // States are numbers whose bits do not overlap, so one mask finds the state in many bytes.
+    const MASK: u128 = u128::from_ne_bytes([byte_state::PENDING; 16]);
+    const _: () = assert!(byte_state::PENDING & byte_state::INIT == 0 && byte_state::UNINIT == 0);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match size {
+            16 => at.cast::<u128>().read_unaligned() & MASK != 0,
+            8 => at.cast::<u64>().read_unaligned() & MASK as u64 != 0,
+            _ => at.cast::<u32>().read_unaligned() & MASK as u32 != 0,
+        }
     }
 }

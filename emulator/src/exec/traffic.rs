@@ -4,6 +4,18 @@
 /// 32-byte sectors that the lanes of `mask` touch with `size` bytes each, and the fewest that would hold
 /// as many distinct bytes.
 pub fn global_sectors(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u32) {
+    if mask == u32::MAX {
+        // Lanes side by side, the common case.
+        let first = addresses[0];
+        let mut apart = 0;
+        for (lane, &address) in addresses.iter().enumerate() {
+            apart |= address.wrapping_sub(first) ^ (lane as u64 * u64::from(size));
+        }
+        if apart == 0 {
+            let last = first + 32 * u64::from(size) - 1;
+            return ((last >> 5) as u32 - (first >> 5) as u32 + 1, size);
+        }
+    }
     // Sectors in ascending order come out of ascending addresses, the common case; others are sorted.
     let mut list = [0u64; 64 + 32];
     let mut n = 0;
@@ -89,6 +101,18 @@ pub fn shared_wavefronts(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u
 
 /// Wavefronts of the lanes of one pass.
 pub fn pass_wavefronts(mask: u32, addresses: &[u64; 32], size: u32) -> u32 {
+    // Mostly each bank is wanted once.
+    let (mut seen, mut twice) = (0u32, false);
+    for lane in super::access::bits(mask) {
+        let first = addresses[lane] as u32 >> 2;
+        let last = (addresses[lane] as u32 + size - 1) >> 2;
+        let banks = (((1u64 << (last - first + 1)) - 1) as u32).rotate_left(first & 31);
+        twice |= seen & banks != 0;
+        seen |= banks;
+    }
+    if !twice {
+        return u32::from(mask != 0);
+    }
     // Up to 32 lanes of one word, or 8 lanes of four: 32 words.
     let mut words = [[0u32; 32]; 32];
     let mut depth = [0u8; 32];

@@ -19,6 +19,7 @@ use super::{has, operands};
 use crate::exec::decode::Decoder;
 use crate::exec::module::LoadError;
 use crate::exec::program::{Handler, Inst};
+use crate::exec::warp::Warp;
 use crate::ptx::ast::{Instruction, Type};
 
 /// What `mma` is asked for: shape and element types, as spelled.
@@ -142,4 +143,93 @@ fn build(d: &mut Decoder, i: &Instruction, plan: &Plan) -> Result<Inst, LoadErro
         extra,
         ..d.inst(plan.run)
     })
+}
+
+/// An 8x8 tile of 32-bit words, rows `stride` words apart, to its transpose, rows eight words apart.
+///
+/// # Safety
+/// Both pointers are valid for that; `to` is aligned to 32 bytes; `WIDE` only where
+/// [`crate::exec::lanes::wide`] says so.
+#[inline(always)]
+unsafe fn transpose_words<const WIDE: bool>(from: *const u32, stride: usize, to: *mut u32) {
+    #[cfg(target_arch = "x86_64")]
+    if WIDE {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_vectors(from.cast(), stride, to.cast()) };
+        return;
+    }
+    for n in 0..8 {
+        for k in 0..8 {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(8 * k + n) = *from.add(n * stride + k) };
+        }
+    }
+}
+
+/// [`transpose_words`] in vectors: pairs, then quadruples inside each half, then the halves.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn transpose_vectors(from: *const f32, stride: usize, to: *mut f32) {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut quads = [[_mm256_setzero_ps(); 4]; 2];
+        for (half, quad) in quads.iter_mut().enumerate() {
+            let first = from.add(4 * half * stride);
+            let (a, b) = (_mm256_loadu_ps(first), _mm256_loadu_ps(first.add(stride)));
+            let (c, d) = (
+                _mm256_loadu_ps(first.add(2 * stride)),
+                _mm256_loadu_ps(first.add(3 * stride)),
+            );
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (low2, high2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            *quad = [
+                _mm256_shuffle_ps::<0x44>(low, low2),
+                _mm256_shuffle_ps::<0xee>(low, low2),
+                _mm256_shuffle_ps::<0x44>(high, high2),
+                _mm256_shuffle_ps::<0xee>(high, high2),
+            ];
+        }
+        for k in 0..4 {
+            _mm256_store_ps(
+                to.add(8 * k),
+                _mm256_permute2f128_ps::<0x20>(quads[0][k], quads[1][k]),
+            );
+            _mm256_store_ps(
+                to.add(8 * (k + 4)),
+                _mm256_permute2f128_ps::<0x31>(quads[0][k], quads[1][k]),
+            );
+        }
+    }
+}
+
+/// Memory for unpacked factors, written before it is read.
+#[repr(C, align(32))]
+struct Scratch<T, const N: usize>(std::mem::MaybeUninit<[T; N]>);
+
+impl<T, const N: usize> Scratch<T, N> {
+    #[inline(always)]
+    fn new() -> Scratch<T, N> {
+        Scratch(std::mem::MaybeUninit::uninit())
+    }
+    #[inline(always)]
+    fn ptr(&mut self) -> *mut T {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+/// The operand slots of an instruction that [`build`] put together, `count` of them.
+///
+/// # Safety
+/// The instruction is one of the warp's program.
+#[inline(always)]
+unsafe fn slots_of(w: &Warp, i: &Inst, count: usize) -> [*mut u8; 14] {
+    let offsets = &w.program().extra[i.extra as usize..][..count];
+    let mut slots = [std::ptr::null_mut(); 14];
+    for (slot, &offset) in slots.iter_mut().zip(offsets) {
+        // SAFETY: operands are slots of the warp's file.
+        *slot = unsafe { w.slot(offset) };
+    }
+    slots
 }

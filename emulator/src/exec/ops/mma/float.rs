@@ -5,7 +5,7 @@
 //! columns 0 2 4 6 1 3 5 7 and nothing has to be shuffled; with `.f16` they lie in order.
 
 use super::super::tensor::whole_warp;
-use super::{Form, Plan};
+use super::{Form, Plan, Scratch, slots_of, transpose_words};
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
 use crate::ptx::ast::Type;
@@ -117,6 +117,16 @@ struct Brain;
 impl Element for Brain {
     #[inline(always)]
     unsafe fn unpack<const WIDE: bool>(from: *const u8, to: *mut f32) {
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            use std::arch::x86_64::*;
+            // SAFETY: the caller's promise.
+            unsafe {
+                let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                _mm256_storeu_si256(to.cast(), _mm256_slli_epi32::<16>(words));
+            }
+            return;
+        }
         for k in 0..8 {
             // SAFETY: the caller's promise.
             unsafe { *to.add(k) = f32::from_bits(u32::from(*from.cast::<u16>().add(k)) << 16) };
@@ -304,7 +314,8 @@ impl Accumulator for Half {
     }
 }
 
-/// The matrix product, on `DEPTH` blocks of 16 bytes that are `K` elements of a row together.
+/// The matrix product, on `DEPTH` blocks of 16 bytes that are `K` elements of a row together. `AREA` is 16 K, the
+/// elements of A.
 ///
 /// # Safety
 /// `slots` are the registers of D, A, B, C; `WIDE` as for [`Element::unpack`].
@@ -315,6 +326,7 @@ unsafe fn multiply<
     C: Accumulator,
     const DEPTH: usize,
     const K: usize,
+    const AREA: usize,
     const WIDE: bool,
 >(
     slots: &[*mut u8],
@@ -323,54 +335,68 @@ unsafe fn multiply<
     let (a_slots, rest) = rest.split_at(2 * DEPTH);
     let (b_slots, c) = rest.split_at(DEPTH);
     let block = K / DEPTH;
-    let mut a = [[0f32; K]; ROWS];
-    let mut columns = [[0f32; K]; 8];
-    // SAFETY: each slot is eight rows of 16 bytes; rows of the unpacked matrices hold K values.
+    let (mut a, mut columns, mut b) = (
+        Scratch::<f32, AREA>::new(),
+        Scratch::<f32, AREA>::new(),
+        Scratch::<f32, AREA>::new(),
+    );
+    let (a, columns, b) = (a.ptr(), columns.ptr(), b.ptr());
+    // SAFETY: each slot is eight rows of 16 bytes; a row of the unpacked matrices is K values, of 16 rows in A and
+    // eight in B, and each of the eight columns of a row of `b` is written.
     unsafe {
         for part in 0..DEPTH {
             for row in 0..ROWS {
                 let from = a_slots[2 * part + row / 8].add(row % 8 * 16);
-                A::unpack::<WIDE>(from, a[row].as_mut_ptr().add(part * block));
+                A::unpack::<WIDE>(from, a.add(row * K + part * block));
             }
             for n in 0..8 {
                 let from = b_slots[part].add(C::ORDER[n] * 16);
-                B::unpack::<WIDE>(from, columns[n].as_mut_ptr().add(part * block));
+                B::unpack::<WIDE>(from, columns.add(n * K + part * block));
             }
         }
-        let b = rows_of::<K, WIDE>(&columns);
-        // Registers of D may share slots with those of C: all of C is read before any of D is written.
-        let mut sums: [[Columns; 8]; 2] =
-            std::array::from_fn(|m| std::array::from_fn(|r| C::load::<WIDE>(c, 8 * m + r)));
-        for (m, sums) in sums.iter_mut().enumerate() {
-            accumulate::<K, WIDE>(&a, 8 * m, &b, sums);
+        if K % 8 == 0 {
+            for k in (0..K).step_by(8) {
+                transpose_words::<WIDE>(columns.add(k).cast(), K, b.add(8 * k).cast());
+            }
+        } else {
+            for k in 0..K {
+                for n in 0..8 {
+                    *b.add(8 * k + n) = *columns.add(n * K + k);
+                }
+            }
         }
-        for (row, sum) in sums.as_flattened().iter().enumerate() {
+        // Registers of D may share slots with those of C: all of C is read before any of D is written.
+        let mut sums: [Columns; ROWS] = std::array::from_fn(|row| C::load::<WIDE>(c, row));
+        let (top, bottom) = sums.split_at_mut(8);
+        accumulate::<K, WIDE>(a, b, top);
+        accumulate::<K, WIDE>(a.add(8 * K), b, bottom);
+        for (row, sum) in sums.iter().enumerate() {
             C::store::<WIDE>(d, row, *sum);
         }
     }
 }
 
-/// `sums[r] += a[first + r][k] * b[k]`, for each k in turn.
+/// `sums[r] += a[r][k] * b[k]`, for each of `K` in turn.
 ///
 /// # Safety
-/// `WIDE` as for [`Element::unpack`].
+/// `a` is eight rows of K values, `b` K rows of eight, aligned to 32 bytes; `sums` are eight; `WIDE` as for
+/// [`Element::unpack`].
 #[inline(always)]
 unsafe fn accumulate<const K: usize, const WIDE: bool>(
-    a: &[[f32; K]; ROWS],
-    first: usize,
-    b: &[Columns; K],
-    sums: &mut [Columns; 8],
+    a: *const f32,
+    b: *const f32,
+    sums: &mut [Columns],
 ) {
     #[cfg(target_arch = "x86_64")]
     if WIDE {
         use std::arch::x86_64::*;
-        // SAFETY: the features are there, says the caller; a `Columns` is one aligned vector.
+        // SAFETY: the caller's promise.
         unsafe {
             let mut s: [__m256; 8] = std::array::from_fn(|r| _mm256_load_ps(sums[r].0.as_ptr()));
             for k in 0..K {
-                let column = _mm256_load_ps(b[k].0.as_ptr());
+                let row = _mm256_load_ps(b.add(8 * k));
                 for r in 0..8 {
-                    s[r] = _mm256_fmadd_ps(_mm256_set1_ps(a[first + r][k]), column, s[r]);
+                    s[r] = _mm256_fmadd_ps(_mm256_broadcast_ss(&*a.add(r * K + k)), row, s[r]);
                 }
             }
             for r in 0..8 {
@@ -380,65 +406,13 @@ unsafe fn accumulate<const K: usize, const WIDE: bool>(
         return;
     }
     for k in 0..K {
-        for r in 0..8 {
+        for (r, sum) in sums.iter_mut().enumerate() {
             for n in 0..8 {
-                sums[r].0[n] = a[first + r][k].mul_add(b[k].0[n], sums[r].0[n]);
+                // SAFETY: the caller's promise.
+                sum.0[n] = unsafe { (*a.add(r * K + k)).mul_add(*b.add(8 * k + n), sum.0[n]) };
             }
         }
     }
-}
-
-/// Columns of K values to K rows.
-///
-/// # Safety
-/// `WIDE` as for [`Element::unpack`].
-#[inline(always)]
-unsafe fn rows_of<const K: usize, const WIDE: bool>(columns: &[[f32; K]; 8]) -> [Columns; K] {
-    let mut out = [Columns([0.0; 8]); K];
-    #[cfg(target_arch = "x86_64")]
-    if WIDE && K % 8 == 0 {
-        use std::arch::x86_64::*;
-        // SAFETY: the features are there, says the caller; eight values from `at` lie inside each column.
-        unsafe {
-            for at in (0..K).step_by(8) {
-                let c: [__m256; 8] =
-                    std::array::from_fn(|n| _mm256_loadu_ps(columns[n].as_ptr().add(at)));
-                // Pairs, then quadruples inside each half, then the halves.
-                let pair: [__m256; 8] = std::array::from_fn(|n| {
-                    let (x, y) = (c[n & !1], c[n | 1]);
-                    if n % 2 == 0 {
-                        _mm256_unpacklo_ps(x, y)
-                    } else {
-                        _mm256_unpackhi_ps(x, y)
-                    }
-                });
-                let quad: [__m256; 8] = std::array::from_fn(|n| {
-                    let (x, y) = (pair[n & 4 | n >> 1 & 1], pair[n & 4 | 2 | n >> 1 & 1]);
-                    if n % 2 == 0 {
-                        _mm256_shuffle_ps::<0x44>(x, y)
-                    } else {
-                        _mm256_shuffle_ps::<0xee>(x, y)
-                    }
-                });
-                for k in 0..8 {
-                    let (x, y) = (quad[k & 3], quad[4 | k & 3]);
-                    let row = if k < 4 {
-                        _mm256_permute2f128_ps::<0x20>(x, y)
-                    } else {
-                        _mm256_permute2f128_ps::<0x31>(x, y)
-                    };
-                    _mm256_store_ps(out[at + k].0.as_mut_ptr(), row);
-                }
-            }
-        }
-        return out;
-    }
-    for (k, row) in out.iter_mut().enumerate() {
-        for n in 0..8 {
-            row.0[n] = columns[n][k];
-        }
-    }
-    out
 }
 
 #[inline(always)]
@@ -458,14 +432,16 @@ unsafe fn run<
         return flow;
     }
     let count = 2 * C::COUNT + 3 * DEPTH;
-    let offsets = &w.program().extra[i.extra as usize..][..count];
-    let mut slots = [std::ptr::null_mut(); 14];
-    for (slot, &offset) in slots.iter_mut().zip(offsets) {
-        // SAFETY: operands are slots of the warp's file.
-        *slot = unsafe { w.slot(offset) };
-    }
     // SAFETY: the decoder put the slots together in this order.
-    unsafe { multiply::<A, B, C, DEPTH, K, WIDE>(&slots[..count]) };
+    unsafe {
+        let slots = slots_of(w, i, count);
+        match K {
+            4 => multiply::<A, B, C, DEPTH, K, 64, WIDE>(&slots[..count]),
+            8 => multiply::<A, B, C, DEPTH, K, 128, WIDE>(&slots[..count]),
+            16 => multiply::<A, B, C, DEPTH, K, 256, WIDE>(&slots[..count]),
+            _ => multiply::<A, B, C, DEPTH, K, 512, WIDE>(&slots[..count]),
+        }
+    }
     Flow::Next
 }
 

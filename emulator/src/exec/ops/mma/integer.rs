@@ -1,7 +1,7 @@
 //! Products of `.s8`, `.u8`, `.s4`, `.u4` and `.b1` with 32-bit integer accumulators.
 
 use super::super::tensor::whole_warp;
-use super::{Form, Plan};
+use super::{Form, Plan, Scratch, slots_of, transpose_words};
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
 use crate::ptx::ast::Type;
@@ -68,15 +68,15 @@ impl<const SIGNED: bool> Element for Bytes<SIGNED> {
     const COUNT: usize = 16;
     #[inline(always)]
     unsafe fn unpack(from: *const u8, to: *mut i16) {
-        for k in 0..16 {
-            // SAFETY: the caller's promise.
-            unsafe {
-                *to.add(k) = if SIGNED {
-                    i16::from(*from.add(k) as i8)
-                } else {
-                    i16::from(*from.add(k))
-                }
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bytes = from.cast::<[u8; 16]>().read_unaligned();
+            let values = if SIGNED {
+                bytes.map(|b| i16::from(b as i8))
+            } else {
+                bytes.map(i16::from)
             };
+            to.cast::<[i16; 16]>().write_unaligned(values);
         }
     }
 }
@@ -86,22 +86,20 @@ impl<const SIGNED: bool> Element for Nibbles<SIGNED> {
     const COUNT: usize = 32;
     #[inline(always)]
     unsafe fn unpack(from: *const u8, to: *mut i16) {
-        for k in 0..32 {
-            // SAFETY: the caller's promise.
-            let nibble = unsafe { *from.add(k / 2) } >> (k % 2 * 4) & 15;
-            let value = if SIGNED {
-                i16::from((nibble << 4) as i8 >> 4)
-            } else {
-                i16::from(nibble)
-            };
-            // SAFETY: the caller's promise.
-            unsafe { *to.add(k) = value };
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bytes = from.cast::<[u8; 16]>().read_unaligned();
+            // Low nibble first: both become one 32-bit word of two values.
+            let pairs = bytes.map(|b| {
+                let (low, high) = (i32::from(b & 15), i32::from(b >> 4));
+                let sign = |x: i32| if SIGNED { (x ^ 8) - 8 } else { x };
+                sign(low) & 0xffff | sign(high) << 16
+            });
+            to.cast::<[i32; 16]>().write_unaligned(pairs);
         }
     }
 }
 
-/// Most elements along K.
-const MOST: usize = 64;
 /// Which column of D is at each place of a row of sums: the even ones lie in one register, the odd in the next.
 const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 
@@ -127,16 +125,16 @@ unsafe fn run<
         return flow;
     }
     let count = 4 * HIGH + HIGH * DEPTH + DEPTH;
-    let offsets = &w.program().extra[i.extra as usize..][..count];
-    let mut slots = [std::ptr::null_mut(); 14];
-    for (slot, &offset) in slots.iter_mut().zip(offsets) {
-        // SAFETY: operands are slots of the warp's file.
-        *slot = unsafe { w.slot(offset) };
-    }
     // SAFETY: the decoder put the slots together in this order.
-    unsafe { multiply::<A, B, HIGH, DEPTH, SATURATE, WIDE>(&slots[..count]) };
+    unsafe {
+        let slots = slots_of(w, i, count);
+        multiply::<A, B, HIGH, DEPTH, SATURATE, WIDE>(&slots[..count]);
+    }
     Flow::Next
 }
+
+/// Most 16-bit values of A: 16 rows of 64.
+const AREA: usize = 1024;
 
 /// # Safety
 /// `slots` are the registers of D, A, B, C; `WIDE` only where [`crate::exec::lanes::wide`] says so.
@@ -154,39 +152,36 @@ unsafe fn multiply<
     let (d, rest) = slots.split_at(2 * HIGH);
     let (a_slots, rest) = rest.split_at(HIGH * DEPTH);
     let (b_slots, c) = rest.split_at(DEPTH);
-    let k = A::COUNT * DEPTH;
     // Elements in pairs along K: a pair is one 32-bit word, multiplied and added at once.
-    let mut b = [Columns([0; 8]); MOST / 2];
-    for (part, &from) in b_slots.iter().enumerate() {
-        for n in 0..8 {
-            let mut column = [0i16; 32];
-            // SAFETY: the slot is eight rows of 16 bytes.
-            unsafe { B::unpack(from.add(ORDER[n] * 16), column.as_mut_ptr()) };
-            for pair in 0..B::COUNT / 2 {
-                b[part * B::COUNT / 2 + pair].0[n] = pack(column[2 * pair], column[2 * pair + 1]);
-            }
-        }
-    }
+    let pairs = A::COUNT * DEPTH / 2;
+    let (mut a, mut columns, mut b) = (
+        Scratch::<i16, AREA>::new(),
+        Scratch::<i16, AREA>::new(),
+        Scratch::<i32, AREA>::new(),
+    );
+    let (a, columns, b) = (a.ptr(), columns.ptr(), b.ptr());
     let mut sums = [[Columns([0; 8]); 8]; HIGH];
-    for (high, sums) in sums.iter_mut().enumerate() {
-        let mut a = [[0i32; MOST / 2]; 8];
+    // SAFETY: each slot is eight rows of 16 bytes; a row of the unpacked matrices is `2 * pairs` values, at most 64,
+    // of 16 rows in A and eight in B; pairs come in eights.
+    unsafe {
         for part in 0..DEPTH {
-            for (row, to) in a.iter_mut().enumerate() {
-                let mut values = [0i16; 32];
-                // SAFETY: the slot is eight rows of 16 bytes.
-                unsafe {
-                    A::unpack(
-                        a_slots[HIGH * part + high].add(row * 16),
-                        values.as_mut_ptr(),
-                    )
-                };
-                for pair in 0..A::COUNT / 2 {
-                    to[part * A::COUNT / 2 + pair] = pack(values[2 * pair], values[2 * pair + 1]);
-                }
+            for row in 0..8 * HIGH {
+                let from = a_slots[HIGH * part + row / 8].add(row % 8 * 16);
+                A::unpack(from, a.add(row * 2 * pairs + part * A::COUNT));
+            }
+            for n in 0..8 {
+                B::unpack(
+                    b_slots[part].add(ORDER[n] * 16),
+                    columns.add(n * 2 * pairs + part * B::COUNT),
+                );
             }
         }
-        // SAFETY: the caller's promise about `WIDE`.
-        unsafe { accumulate::<WIDE>(&a, &b, k / 2, sums) };
+        for pair in (0..pairs).step_by(8) {
+            transpose_words::<WIDE>(columns.add(2 * pair).cast(), pairs, b.add(8 * pair).cast());
+        }
+        for (high, sums) in sums.iter_mut().enumerate() {
+            accumulate::<WIDE>(a.add(high * 16 * pairs).cast(), b, pairs, sums);
+        }
     }
     // Registers of D may share slots with those of C: all of C is read before any of D is written.
     let mut results = [[[0i32; 32]; 2]; HIGH];
@@ -194,13 +189,15 @@ unsafe fn multiply<
         for (half, out) in result.iter_mut().enumerate() {
             // SAFETY: the slot holds 32 lanes.
             let old = unsafe { *c[2 * high + half].cast::<[i32; 32]>() };
-            for lane in 0..32 {
-                let x = sums[high][lane / 4].0[4 * half + lane % 4];
-                out[lane] = if SATURATE {
-                    old[lane].saturating_add(x)
-                } else {
-                    old[lane].wrapping_add(x)
-                };
+            for row in 0..8 {
+                for t in 0..4 {
+                    let (lane, x) = (4 * row + t, sums[high][row].0[4 * half + t]);
+                    out[lane] = if SATURATE {
+                        old[lane].saturating_add(x)
+                    } else {
+                        old[lane].wrapping_add(x)
+                    };
+                }
             }
         }
     }
@@ -210,34 +207,29 @@ unsafe fn multiply<
     }
 }
 
-#[inline(always)]
-fn pack(low: i16, high: i16) -> i32 {
-    i32::from(low as u16) | i32::from(high) << 16
-}
-
 /// `sums[r] += a[r][p] · b[p]` over the pairs. No sum of a product overflows: 64 · 255².
 ///
 /// # Safety
-/// `WIDE` as for [`multiply`].
+/// `a` is eight rows of `pairs` words, `b` as many rows of eight, aligned to 32 bytes; `WIDE` as for [`multiply`].
 #[inline(always)]
 unsafe fn accumulate<const WIDE: bool>(
-    a: &[[i32; MOST / 2]; 8],
-    b: &[Columns; MOST / 2],
+    a: *const i32,
+    b: *const i32,
     pairs: usize,
     sums: &mut [Columns; 8],
 ) {
     #[cfg(target_arch = "x86_64")]
     if WIDE {
         use std::arch::x86_64::*;
-        // SAFETY: the features are there, says the caller; a `Columns` is one aligned vector.
+        // SAFETY: the caller's promise.
         unsafe {
             let mut s = [_mm256_setzero_si256(); 8];
             for p in 0..pairs {
-                let column = _mm256_load_si256(b[p].0.as_ptr().cast());
+                let row = _mm256_load_si256(b.add(8 * p).cast());
                 for r in 0..8 {
                     s[r] = _mm256_add_epi32(
                         s[r],
-                        _mm256_madd_epi16(_mm256_set1_epi32(a[r][p]), column),
+                        _mm256_madd_epi16(_mm256_set1_epi32(*a.add(r * pairs + p)), row),
                     );
                 }
             }
@@ -248,11 +240,14 @@ unsafe fn accumulate<const WIDE: bool>(
         return;
     }
     for p in 0..pairs {
-        for r in 0..8 {
-            let (low, high) = (i32::from(a[r][p] as i16), a[r][p] >> 16);
+        for (r, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            let left = unsafe { *a.add(r * pairs + p) };
             for n in 0..8 {
-                let pair = b[p].0[n];
-                sums[r].0[n] += low * i32::from(pair as i16) + high * (pair >> 16);
+                // SAFETY: the caller's promise.
+                let right = unsafe { *b.add(8 * p + n) };
+                sum.0[n] +=
+                    i32::from(left as i16) * i32::from(right as i16) + (left >> 16) * (right >> 16);
             }
         }
     }
