@@ -9,11 +9,18 @@ fn main() {
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");
     // Calls inside the library stay inside, whatever else the process has under the same names.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-Bsymbolic-functions");
-    let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else { return };
+    let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else {
+        return;
+    };
     // OUT_DIR is <profile>/build/<package>/out.
-    let Some(profile) = out.ancestors().nth(3) else { return };
+    let Some(profile) = out.ancestors().nth(3) else {
+        return;
+    };
     if let Err(e) = links(profile) {
-        println!("cargo:warning=no links to the emulator in {}: {e}", profile.display());
+        println!(
+            "cargo:warning=no links to the emulator in {}: {e}",
+            profile.display()
+        );
     }
 }
 

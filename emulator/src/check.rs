@@ -153,6 +153,8 @@ pub struct Fault {
     pub instruction: String,
     /// CUDA source file and line, where `-lineinfo` gave them.
     pub source: Option<(String, u32)>,
+    /// Where the function of that line was inlined, outwards.
+    pub inlined: Vec<(String, u32)>,
 }
 
 impl fmt::Display for Fault {
@@ -168,6 +170,9 @@ impl fmt::Display for Fault {
         writeln!(f, "error[{what}]: {}", self.message)?;
         if let Some((file, line)) = &self.source {
             writeln!(f, "  --> {file}:{line}")?;
+        }
+        for (file, line) in &self.inlined {
+            writeln!(f, "      inlined at {file}:{line}")?;
         }
         let [bx, by, bz] = self.block;
         let [tx, ty, tz] = self.thread;

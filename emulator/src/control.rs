@@ -44,7 +44,9 @@ impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ControlError::Refused { function, code } => write!(f, "{function} returned {code}"),
-            ControlError::Missing(function) => write!(f, "the loaded emulator does not export {function}"),
+            ControlError::Missing(function) => {
+                write!(f, "the loaded emulator does not export {function}")
+            }
             ControlError::NulInText(text) => write!(f, "{text:?} has a NUL inside"),
         }
     }
@@ -65,7 +67,8 @@ impl Emulator {
         let mut version = 0u32;
         // SAFETY: the function, where the library has it, takes a pointer to the version.
         let code = unsafe {
-            let function: unsafe extern "C" fn(*mut u32) -> u32 = emulator.function(c"ptx_emulator_version").ok()?;
+            let function: unsafe extern "C" fn(*mut u32) -> u32 =
+                emulator.function(c"ptx_emulator_version").ok()?;
             function(&mut version)
         };
         (code == 0 && version == INTERFACE).then_some(emulator)
@@ -74,8 +77,13 @@ impl Emulator {
     /// The emulator that this process has loaded as its CUDA driver already, if it has.
     pub fn loaded() -> Option<Emulator> {
         // SAFETY: asking for a library that is loaded already runs no code of it.
-        let library = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };
-        if library.is_null() { None } else { Emulator::behind(library) }
+        let library =
+            unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };
+        if library.is_null() {
+            None
+        } else {
+            Emulator::behind(library)
+        }
     }
 
     /// The library's function of that name.
@@ -96,14 +104,19 @@ impl Emulator {
     fn accepted(function: &'static CStr, code: u32) -> Result<(), ControlError> {
         match code {
             0 => Ok(()),
-            code => Err(ControlError::Refused { function: function.to_str().unwrap_or_default(), code }),
+            code => Err(ControlError::Refused {
+                function: function.to_str().unwrap_or_default(),
+                code,
+            }),
         }
     }
 
     fn send_text(&self, name: &'static CStr, text: &str) -> Result<(), ControlError> {
         let text = CString::new(text).map_err(|_| ControlError::NulInText(text.into()))?;
         // SAFETY: the library defines both functions that take a text so.
-        let code = unsafe { self.function::<unsafe extern "C" fn(*const c_char) -> u32>(name)?(text.as_ptr()) };
+        let code = unsafe {
+            self.function::<unsafe extern "C" fn(*const c_char) -> u32>(name)?(text.as_ptr())
+        };
         Self::accepted(name, code)
     }
 
@@ -161,7 +174,8 @@ impl Emulator {
     pub fn keep_counters(&self, keep: bool) -> Result<(), ControlError> {
         let name = c"ptx_emulator_keep_counters";
         // SAFETY: the library defines it so.
-        let code = unsafe { self.function::<unsafe extern "C" fn(c_int) -> u32>(name)?(keep.into()) };
+        let code =
+            unsafe { self.function::<unsafe extern "C" fn(c_int) -> u32>(name)?(keep.into()) };
         Self::accepted(name, code)
     }
 
@@ -182,7 +196,8 @@ impl Emulator {
         // SAFETY: the library defines both so; the text is its own until given back.
         unsafe {
             let take: unsafe extern "C" fn(u32, *mut *mut c_char) -> u32 = self.function(name)?;
-            let free: unsafe extern "C" fn(*mut c_char) -> u32 = self.function(c"ptx_emulator_free")?;
+            let free: unsafe extern "C" fn(*mut c_char) -> u32 =
+                self.function(c"ptx_emulator_free")?;
             Self::accepted(name, take(what, &mut text))?;
             let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
             free(text);

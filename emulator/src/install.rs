@@ -67,7 +67,9 @@ pub enum InstallError {
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            InstallError::BadChoice { value } => write!(f, "KV_DEVICE is `{value}`: expected `cuda` or `emulator`"),
+            InstallError::BadChoice { value } => {
+                write!(f, "KV_DEVICE is `{value}`: expected `cuda` or `emulator`")
+            }
             InstallError::NoDriver { reason } => write!(f, "KV_DEVICE=cuda, but {reason}"),
             InstallError::NoLibrary { tried } => {
                 write!(f, "{LIBRARY} is not at any of:")?;
@@ -78,7 +80,10 @@ impl fmt::Display for InstallError {
             }
             InstallError::NotLoadable { path, reason } => write!(f, "{}: {reason}", path.display()),
             InstallError::Shadowed { wanted } => {
-                write!(f, "libcuda.so leads to another library than {wanted}: see LD_LIBRARY_PATH")
+                write!(
+                    f,
+                    "libcuda.so leads to another library than {wanted}: see LD_LIBRARY_PATH"
+                )
             }
         }
     }
@@ -135,7 +140,9 @@ fn decide() -> Result<Device, InstallError> {
             Ok(devices) => real(devices),
             Err(_) => emulator(),
         },
-        other => Err(InstallError::BadChoice { value: String::from_utf8_lossy(other).into_owned() }),
+        other => Err(InstallError::BadChoice {
+            value: String::from_utf8_lossy(other).into_owned(),
+        }),
     }
 }
 
@@ -155,7 +162,9 @@ impl Library {
             return Err("cannot be loaded".into());
         }
         // SAFETY: as above.
-        Err(unsafe { CStr::from_ptr(reason) }.to_string_lossy().into_owned())
+        Err(unsafe { CStr::from_ptr(reason) }
+            .to_string_lossy()
+            .into_owned())
     }
 
     /// The function of that name.
@@ -254,12 +263,22 @@ fn emulator() -> Result<Device, InstallError> {
         return Ok(Device::Emulator(emulator));
     }
     let path = find_library()?;
-    let name = CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| InstallError::NotLoadable { path: path.clone(), reason: "its path has a NUL inside".into() })?;
-    let library = Library::open(&name, libc::RTLD_NOW | libc::RTLD_GLOBAL)
-        .map_err(|reason| InstallError::NotLoadable { path: path.clone(), reason })?;
+    let name =
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| InstallError::NotLoadable {
+            path: path.clone(),
+            reason: "its path has a NUL inside".into(),
+        })?;
+    let library = Library::open(&name, libc::RTLD_NOW | libc::RTLD_GLOBAL).map_err(|reason| {
+        InstallError::NotLoadable {
+            path: path.clone(),
+            reason,
+        }
+    })?;
     let Some(emulator) = Emulator::behind(library.0) else {
-        return Err(InstallError::NotLoadable { path, reason: "it is not this version of the emulator".into() });
+        return Err(InstallError::NotLoadable {
+            path,
+            reason: "it is not this version of the emulator".into(),
+        });
     };
     let same = match libcuda_so() {
         Leads::Nowhere => true,
@@ -267,7 +286,9 @@ fn emulator() -> Result<Device, InstallError> {
         Leads::Elsewhere => false,
     };
     if !same {
-        restart("the emulator", |folders| link_folder(&path).into_iter().chain(folders).collect())?;
+        restart("the emulator", |folders| {
+            link_folder(&path).into_iter().chain(folders).collect()
+        })?;
     }
     Ok(Device::Emulator(emulator))
 }
@@ -275,21 +296,43 @@ fn emulator() -> Result<Device, InstallError> {
 /// The folder beside the library, or above it, in which the build left a `libcuda.so` that leads to it.
 fn link_folder(library: &Path) -> Option<PathBuf> {
     let real = library.canonicalize().ok()?;
-    let leads_there = |folder: &&Path| folder.join("libcuda.so").canonicalize().is_ok_and(|to| to == real);
-    library.ancestors().skip(1).take(2).find(leads_there).map(Path::to_path_buf)
+    let leads_there = |folder: &&Path| {
+        folder
+            .join("libcuda.so")
+            .canonicalize()
+            .is_ok_and(|to| to == real)
+    };
+    library
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .find(leads_there)
+        .map(Path::to_path_buf)
 }
 
 fn find_library() -> Result<PathBuf, InstallError> {
     if let Some(path) = env::var_os("PTX_EMULATOR_LIBRARY").filter(|p| !p.is_empty()) {
         let path = PathBuf::from(path);
-        return if path.exists() { Ok(path) } else { Err(InstallError::NoLibrary { tried: vec![path] }) };
+        return if path.exists() {
+            Ok(path)
+        } else {
+            Err(InstallError::NoLibrary { tried: vec![path] })
+        };
     }
-    let folder = env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)).unwrap_or_default();
+    let folder = env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(Path::to_path_buf))
+        .unwrap_or_default();
     let above = folder.parent().map(Path::to_path_buf).unwrap_or_default();
-    let tried: Vec<_> = [folder.join("deps"), folder.clone(), above.join("deps"), above]
-        .into_iter()
-        .map(|folder| folder.join(LIBRARY))
-        .collect();
+    let tried: Vec<_> = [
+        folder.join("deps"),
+        folder.clone(),
+        above.join("deps"),
+        above,
+    ]
+    .into_iter()
+    .map(|folder| folder.join(LIBRARY))
+    .collect();
     match tried.iter().find(|path| path.exists()) {
         Some(path) => Ok(path.clone()),
         None => Err(InstallError::NoLibrary { tried }),
@@ -297,7 +340,10 @@ fn find_library() -> Result<PathBuf, InstallError> {
 }
 
 /// Starts the process anew with another `LD_LIBRARY_PATH`. Returns only where that fails or was done before.
-fn restart(wanted: &'static str, change: impl FnOnce(Vec<PathBuf>) -> Vec<PathBuf>) -> Result<(), InstallError> {
+fn restart(
+    wanted: &'static str,
+    change: impl FnOnce(Vec<PathBuf>) -> Vec<PathBuf>,
+) -> Result<(), InstallError> {
     let folders = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let folders = change(env::split_paths(&folders).collect());
     let joined = env::join_paths(folders).unwrap_or_else(|_| OsString::new());

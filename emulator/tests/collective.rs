@@ -2,9 +2,9 @@
 
 mod warp;
 
-use warp::{Lanes, Random, lanes as run, refused, reported};
 use ptx_emulator::check::{Check, Checks};
 use ptx_emulator::run::Setup;
+use warp::{Lanes, Random, lanes as run, refused, reported};
 
 /// The ISA's pseudo-code for `shfl`: source lane and predicate.
 fn source_lane(mode: &str, lane: i32, b: u32, c: u32) -> (usize, bool) {

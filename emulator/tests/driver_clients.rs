@@ -14,14 +14,20 @@ fn compile(source: &str) -> PathBuf {
     let folder = profile_folder();
     let out = folder.join("emulated").join(source.replace(".cpp", ""));
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(source);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/clients")
+        .join(source);
     let done = Command::new(compiler)
         .args(["-std=c++17", "-Wall", "-Werror", "-o"])
         .args([&out, &path])
         .arg(folder.join("emulated/libcuda.so"))
         .output()
         .unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     out
 }
 
@@ -33,7 +39,11 @@ fn run(program: &Path, environment: &[(&str, &str)]) -> (bool, String, String) {
     }
     let done = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (done.status.success(), text(&done.stdout), text(&done.stderr))
+    (
+        done.status.success(),
+        text(&done.stdout),
+        text(&done.stderr),
+    )
 }
 
 #[test]
@@ -41,17 +51,37 @@ fn a_program_against_the_driver_api() {
     let program = compile("vector_add.cpp");
     let (ok, out, err) = run(&program, &[]);
     assert!(ok, "{out}{err}");
-    assert_eq!(out, "driver 13000\nNVIDIA H100 80GB HBM3 (emulated)\nsum ok\n");
-    let said: Vec<_> = err.lines().map(|l| l.split(':').nth(1).unwrap_or_default().trim()).collect();
-    assert_eq!(said, ["cuModuleLoadDataEx", "cuTexRefCreate", "cuStreamSynchronize"], "{err}");
+    assert_eq!(
+        out,
+        "driver 13000\nNVIDIA H100 80GB HBM3 (emulated)\nsum ok\n"
+    );
+    let said: Vec<_> = err
+        .lines()
+        .map(|l| l.split(':').nth(1).unwrap_or_default().trim())
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "cuModuleLoadDataEx",
+            "cuTexRefCreate",
+            "cuStreamSynchronize"
+        ],
+        "{err}"
+    );
 
-    let (ok, out, _) = run(&program, &[("PTX_EMULATOR_DEVICES", "a100"), ("PTX_EMULATOR_SEED", "5")]);
+    let (ok, out, _) = run(
+        &program,
+        &[("PTX_EMULATOR_DEVICES", "a100"), ("PTX_EMULATOR_SEED", "5")],
+    );
     assert!(ok);
     assert!(out.contains("A100"), "{out}");
 
     let counters = profile_folder().join("emulated/counters.jsonl");
     let _ = std::fs::remove_file(&counters);
-    let (ok, ..) = run(&program, &[("PTX_EMULATOR_COUNTERS", counters.to_str().unwrap())]);
+    let (ok, ..) = run(
+        &program,
+        &[("PTX_EMULATOR_COUNTERS", counters.to_str().unwrap())],
+    );
     assert!(ok);
     let lines = std::fs::read_to_string(&counters).unwrap();
     let launch: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
@@ -60,9 +90,15 @@ fn a_program_against_the_driver_api() {
 
     let (ok, _, err) = run(&program, &[("PTX_EMULATOR_FAIL", "cuMemAlloc:2")]);
     assert!(!ok);
-    assert!(err.contains("cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY, injected"), "{err}");
+    assert!(
+        err.contains("cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY, injected"),
+        "{err}"
+    );
 
     let (ok, _, err) = run(&program, &[("PTX_EMULATOR_DEVICES", "voodoo2")]);
     assert!(!ok);
-    assert!(err.contains("no profile `voodoo2` (there are a100, h100, l4, rtx4090)"), "{err}");
+    assert!(
+        err.contains("no profile `voodoo2` (there are a100, h100, l4, rtx4090)"),
+        "{err}"
+    );
 }

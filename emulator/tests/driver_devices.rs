@@ -20,14 +20,24 @@ fn two_devices() {
     assert_ne!(h100.uuid().unwrap().bytes, l4.uuid().unwrap().bytes);
     assert_eq!(h100.compute_capability().unwrap(), (9, 0));
     assert_eq!(l4.compute_capability().unwrap(), (8, 9));
-    assert_eq!(h100.attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).unwrap(), 132);
-    assert_eq!(l4.attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).unwrap(), 99 << 10);
+    assert_eq!(
+        h100.attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+            .unwrap(),
+        132
+    );
+    assert_eq!(
+        l4.attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+            .unwrap(),
+        99 << 10
+    );
     let mut value = 0;
     // SAFETY: room for the value; the emulator checks the ordinal.
     unsafe {
         let code = sys::cuDeviceGetAttribute(&mut value, A::CU_DEVICE_ATTRIBUTE_WARP_SIZE, 2);
         assert_eq!(code, CUresult::CUDA_ERROR_INVALID_DEVICE);
-        sys::cuDeviceCanAccessPeer(&mut value, 0, 1).result().unwrap();
+        sys::cuDeviceCanAccessPeer(&mut value, 0, 1)
+            .result()
+            .unwrap();
         assert_eq!(value, 1);
     }
 
@@ -53,7 +63,9 @@ fn two_devices() {
     };
     l4.bind_to_thread().unwrap();
     // SAFETY: a live context.
-    unsafe { sys::cuCtxEnablePeerAccess(h100.cu_ctx(), 0) }.result().unwrap();
+    unsafe { sys::cuCtxEnablePeerAccess(h100.cu_ctx(), 0) }
+        .result()
+        .unwrap();
     assert_eq!(run().unwrap(), [2.0, 4.0, 6.0]);
     // SAFETY: a live context.
     unsafe {
@@ -64,10 +76,17 @@ fn two_devices() {
     }
     assert_eq!(emulator.take_reports().unwrap(), "");
     assert_eq!(run().unwrap_err().0, CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
-    assert!(emulator.take_reports().unwrap().starts_with("error[bounds]"));
+    assert!(
+        emulator
+            .take_reports()
+            .unwrap()
+            .starts_with("error[bounds]")
+    );
     // The other device's context is sound.
     assert_eq!(on_h100.clone_dtoh(&there).unwrap(), [1.0, 2.0, 3.0]);
     // SAFETY: nothing runs there.
-    unsafe { sys::cuDevicePrimaryCtxReset_v2(1) }.result().unwrap();
+    unsafe { sys::cuDevicePrimaryCtxReset_v2(1) }
+        .result()
+        .unwrap();
     drop(here);
 }

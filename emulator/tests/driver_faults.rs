@@ -34,10 +34,18 @@ LOOP:
 }
 ";
 
-const ONE_THREAD: LaunchConfig = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (1, 1, 1), shared_mem_bytes: 0 };
+const ONE_THREAD: LaunchConfig = LaunchConfig {
+    grid_dim: (1, 1, 1),
+    block_dim: (1, 1, 1),
+    shared_mem_bytes: 0,
+};
 
 fn kernel(gpu: &Gpu, name: &str) -> CudaFunction {
-    gpu.context.load_module(Ptx::from_src(STORE)).unwrap().load_function(name).unwrap()
+    gpu.context
+        .load_module(Ptx::from_src(STORE))
+        .unwrap()
+        .load_function(name)
+        .unwrap()
 }
 
 /// Runs the kernel over 16 bytes at an offset and gives what the synchronisation says.
@@ -55,7 +63,9 @@ fn store_at(gpu: &Gpu, offset: u64) -> Result<(), DriverError> {
 /// The primary context made new, as after every fault.
 fn reset() {
     // SAFETY: no work is under way.
-    unsafe { sys::cuDevicePrimaryCtxReset_v2(0) }.result().unwrap();
+    unsafe { sys::cuDevicePrimaryCtxReset_v2(0) }
+        .result()
+        .unwrap();
 }
 
 #[test]
@@ -67,13 +77,22 @@ fn an_access_out_of_bounds_sticks_to_the_context() {
     assert_eq!(store_at(&gpu, 16), illegal);
     let report = gpu.reports();
     assert!(report.starts_with("error[bounds]"), "{report}");
-    assert!(report.contains("kernel store") && report.contains("st.global.u32"), "{report}");
+    assert!(
+        report.contains("kernel store") && report.contains("st.global.u32"),
+        "{report}"
+    );
     // Every call on the context says so from now on.
     let mut address = 0;
     // SAFETY: room for the address.
     unsafe {
-        assert_eq!(sys::cuMemAlloc_v2(&mut address, 4), CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
-        assert_eq!(sys::cuCtxSynchronize(), CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
+        assert_eq!(
+            sys::cuMemAlloc_v2(&mut address, 4),
+            CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+        );
+        assert_eq!(
+            sys::cuCtxSynchronize(),
+            CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+        );
     }
     // Devices can still be asked; a new context is sound.
     assert_eq!(CudaContext::device_count().unwrap(), 1);
@@ -86,7 +105,10 @@ fn an_access_out_of_bounds_sticks_to_the_context() {
 #[test]
 fn each_fault_has_cudas_code() {
     let gpu = gpu();
-    assert_eq!(store_at(&gpu, 2), Err(DriverError(CUresult::CUDA_ERROR_MISALIGNED_ADDRESS)));
+    assert_eq!(
+        store_at(&gpu, 2),
+        Err(DriverError(CUresult::CUDA_ERROR_MISALIGNED_ADDRESS))
+    );
     assert!(gpu.reports().starts_with("error[alignment]"));
     reset();
     drop(gpu);
@@ -96,7 +118,10 @@ fn each_fault_has_cudas_code() {
     let (forever, stream) = (kernel(&gpu, "forever"), gpu.context.new_stream().unwrap());
     // SAFETY: no arguments.
     unsafe { stream.launch_builder(&forever).launch(ONE_THREAD) }.unwrap();
-    assert_eq!(stream.synchronize(), Err(DriverError(CUresult::CUDA_ERROR_LAUNCH_TIMEOUT)));
+    assert_eq!(
+        stream.synchronize(),
+        Err(DriverError(CUresult::CUDA_ERROR_LAUNCH_TIMEOUT))
+    );
     assert!(gpu.reports().starts_with("error[instruction budget]"));
     reset();
     drop((forever, stream, gpu));
@@ -105,7 +130,10 @@ fn each_fault_has_cudas_code() {
     let (give_up, stream) = (kernel(&gpu, "give_up"), gpu.context.new_stream().unwrap());
     // SAFETY: no arguments.
     unsafe { stream.launch_builder(&give_up).launch(ONE_THREAD) }.unwrap();
-    assert_eq!(stream.synchronize(), Err(DriverError(CUresult::CUDA_ERROR_LAUNCH_FAILED)));
+    assert_eq!(
+        stream.synchronize(),
+        Err(DriverError(CUresult::CUDA_ERROR_LAUNCH_FAILED))
+    );
     assert!(gpu.reports().starts_with("error[trap]"));
     reset();
 }
@@ -114,7 +142,8 @@ fn each_fault_has_cudas_code() {
 fn reports_are_json_too() {
     let gpu = gpu();
     store_at(&gpu, 400).unwrap_err();
-    let reports: serde_json::Value = serde_json::from_str(&gpu.emulator.take_reports_json().unwrap()).unwrap();
+    let reports: serde_json::Value =
+        serde_json::from_str(&gpu.emulator.take_reports_json().unwrap()).unwrap();
     assert_eq!(reports[0]["kind"], "bounds");
     assert_eq!(reports[0]["kernel"], "store");
     assert_eq!(reports[0]["thread"], serde_json::json!([0, 0, 0]));
@@ -145,8 +174,13 @@ fn the_nth_call_fails() {
     let failed = stream.alloc_zeros::<u8>(10).map(|_| ()).unwrap_err();
     assert_eq!(failed, DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY));
     assert!(stream.alloc_zeros::<u8>(10).is_ok());
-    emulator.set_failures("cuStreamSynchronize:1:CUDA_ERROR_LAUNCH_FAILED").unwrap();
-    assert_eq!(stream.synchronize(), Err(DriverError(CUresult::CUDA_ERROR_LAUNCH_FAILED)));
+    emulator
+        .set_failures("cuStreamSynchronize:1:CUDA_ERROR_LAUNCH_FAILED")
+        .unwrap();
+    assert_eq!(
+        stream.synchronize(),
+        Err(DriverError(CUresult::CUDA_ERROR_LAUNCH_FAILED))
+    );
     assert_eq!(stream.synchronize(), Ok(()));
     assert!(emulator.set_failures("cuNothing:1").is_err());
 }
@@ -165,11 +199,20 @@ fn calls_and_launches_are_counted() {
     let mut launch = stream.launch_builder(&add);
     launch.arg(&ones).arg(&ones).arg(&mut out).arg(&64u32);
     // SAFETY: the arguments are the kernel's.
-    unsafe { launch.launch(LaunchConfig { grid_dim: (1, 1, 1), block_dim: (64, 1, 1), shared_mem_bytes: 0 }) }.unwrap();
-    let calls: serde_json::Value = serde_json::from_str(&gpu.emulator.take_calls().unwrap()).unwrap();
+    unsafe {
+        launch.launch(LaunchConfig {
+            grid_dim: (1, 1, 1),
+            block_dim: (64, 1, 1),
+            shared_mem_bytes: 0,
+        })
+    }
+    .unwrap();
+    let calls: serde_json::Value =
+        serde_json::from_str(&gpu.emulator.take_calls().unwrap()).unwrap();
     assert_eq!(calls["cuLaunchKernel"], 1);
     stream.synchronize().unwrap();
-    let launches: serde_json::Value = serde_json::from_str(&gpu.emulator.take_counters().unwrap()).unwrap();
+    let launches: serde_json::Value =
+        serde_json::from_str(&gpu.emulator.take_counters().unwrap()).unwrap();
     gpu.emulator.keep_counters(false).unwrap();
     assert_eq!(launches.as_array().unwrap().len(), 1);
     assert_eq!(launches[0]["kernel"], "vector_add");

@@ -9,7 +9,9 @@ use std::ffi::c_void;
 fn alloc(bytes: usize) -> u64 {
     let mut address = 0;
     // SAFETY: room for the address.
-    unsafe { sys::cuMemAlloc_v2(&mut address, bytes) }.result().unwrap();
+    unsafe { sys::cuMemAlloc_v2(&mut address, bytes) }
+        .result()
+        .unwrap();
     address
 }
 
@@ -21,7 +23,9 @@ fn free(address: u64) -> CUresult {
 fn read(address: u64, bytes: usize) -> Vec<u8> {
     let mut out = vec![0; bytes];
     // SAFETY: room for the bytes.
-    unsafe { sys::cuMemcpyDtoH_v2(out.as_mut_ptr().cast(), address, bytes) }.result().unwrap();
+    unsafe { sys::cuMemcpyDtoH_v2(out.as_mut_ptr().cast(), address, bytes) }
+        .result()
+        .unwrap();
     out
 }
 
@@ -37,14 +41,18 @@ fn copies_go_both_ways_and_within() {
     let bytes: Vec<u8> = (0..=255).collect();
     write(a, &bytes).result().unwrap();
     // SAFETY: within both allocations.
-    unsafe { sys::cuMemcpyDtoD_v2(b + 16, a, 240) }.result().unwrap();
+    unsafe { sys::cuMemcpyDtoD_v2(b + 16, a, 240) }
+        .result()
+        .unwrap();
     assert_eq!(read(b + 16, 240), bytes[..240]);
     // SAFETY: as above, sides found by address.
     unsafe { sys::cuMemcpy(b, a + 16, 16) }.result().unwrap();
     assert_eq!(read(b, 16), bytes[16..32]);
     let mut host = [0u8; 8];
     // SAFETY: the host buffer has the bytes.
-    unsafe { sys::cuMemcpy(host.as_mut_ptr() as u64, a, 8) }.result().unwrap();
+    unsafe { sys::cuMemcpy(host.as_mut_ptr() as u64, a, 8) }
+        .result()
+        .unwrap();
     assert_eq!(host, bytes[..8]);
     free(a).result().unwrap();
     free(b).result().unwrap();
@@ -60,18 +68,40 @@ fn what_lies_outside_is_refused() {
     assert_eq!(write(0, &[0; 2]), CUresult::CUDA_ERROR_INVALID_VALUE);
     // SAFETY: checked by the emulator.
     unsafe {
-        assert_eq!(sys::cuMemsetD8_v2(a, 0, 101), CUresult::CUDA_ERROR_INVALID_VALUE);
-        assert_eq!(sys::cuMemsetD32_v2(a + 2, 0, 1), CUresult::CUDA_ERROR_INVALID_VALUE);
-        assert_eq!(sys::cuMemcpyDtoH_v2(std::ptr::null_mut(), a, 4), CUresult::CUDA_ERROR_INVALID_VALUE);
-        assert_eq!(sys::cuMemAlloc_v2(std::ptr::null_mut(), 4), CUresult::CUDA_ERROR_INVALID_VALUE);
+        assert_eq!(
+            sys::cuMemsetD8_v2(a, 0, 101),
+            CUresult::CUDA_ERROR_INVALID_VALUE
+        );
+        assert_eq!(
+            sys::cuMemsetD32_v2(a + 2, 0, 1),
+            CUresult::CUDA_ERROR_INVALID_VALUE
+        );
+        assert_eq!(
+            sys::cuMemcpyDtoH_v2(std::ptr::null_mut(), a, 4),
+            CUresult::CUDA_ERROR_INVALID_VALUE
+        );
+        assert_eq!(
+            sys::cuMemAlloc_v2(std::ptr::null_mut(), 4),
+            CUresult::CUDA_ERROR_INVALID_VALUE
+        );
         let mut address = 0;
-        assert_eq!(sys::cuMemAlloc_v2(&mut address, 0), CUresult::CUDA_ERROR_INVALID_VALUE);
-        assert_eq!(sys::cuMemAlloc_v2(&mut address, 81 << 30), CUresult::CUDA_ERROR_OUT_OF_MEMORY);
+        assert_eq!(
+            sys::cuMemAlloc_v2(&mut address, 0),
+            CUresult::CUDA_ERROR_INVALID_VALUE
+        );
+        assert_eq!(
+            sys::cuMemAlloc_v2(&mut address, 81 << 30),
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY
+        );
     }
     assert_eq!(free(a + 4), CUresult::CUDA_ERROR_INVALID_VALUE);
     free(a).result().unwrap();
     assert_eq!(free(a), CUresult::CUDA_ERROR_INVALID_VALUE, "freed twice");
-    assert_eq!(write(a, &[0; 4]), CUresult::CUDA_ERROR_INVALID_VALUE, "written after it was freed");
+    assert_eq!(
+        write(a, &[0; 4]),
+        CUresult::CUDA_ERROR_INVALID_VALUE,
+        "written after it was freed"
+    );
     drop(gpu);
 }
 
@@ -94,8 +124,12 @@ fn fills_of_every_width_and_shape() {
     unsafe {
         sys::cuMemsetD8_v2(a, 0xaa, 64).result().unwrap();
         sys::cuMemsetD16_v2(a + 2, 0x1234, 3).result().unwrap();
-        sys::cuMemsetD32_v2(a + 16, 0xdead_beef, 1).result().unwrap();
-        sys::cuMemsetD2D8_v2(a + 32, 8, 0x77, 2, 3).result().unwrap();
+        sys::cuMemsetD32_v2(a + 16, 0xdead_beef, 1)
+            .result()
+            .unwrap();
+        sys::cuMemsetD2D8_v2(a + 32, 8, 0x77, 2, 3)
+            .result()
+            .unwrap();
     }
     let bytes = read(a, 64);
     let mut expected = vec![0xaa; 64];
@@ -115,17 +149,29 @@ fn a_rectangle_is_copied() {
     let mut pitch = 0;
     let mut a = 0;
     // SAFETY: room for both results.
-    unsafe { sys::cuMemAllocPitch_v2(&mut a, &mut pitch, 10, 4, 4) }.result().unwrap();
+    unsafe { sys::cuMemAllocPitch_v2(&mut a, &mut pitch, 10, 4, 4) }
+        .result()
+        .unwrap();
     assert_eq!(pitch, 512);
     let source: Vec<u8> = (0..40).collect();
     let host = sys::CUmemorytype::CU_MEMORYTYPE_HOST;
     let copy = sys::CUDA_MEMCPY2D {
-        srcXInBytes: 0, srcY: 0,
-        srcMemoryType: host, srcHost: source.as_ptr().cast(), srcDevice: 0, srcArray: std::ptr::null_mut(), srcPitch: 10,
-        dstXInBytes: 0, dstY: 0,
+        srcXInBytes: 0,
+        srcY: 0,
+        srcMemoryType: host,
+        srcHost: source.as_ptr().cast(),
+        srcDevice: 0,
+        srcArray: std::ptr::null_mut(),
+        srcPitch: 10,
+        dstXInBytes: 0,
+        dstY: 0,
         dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
-        dstHost: std::ptr::null_mut(), dstDevice: a, dstArray: std::ptr::null_mut(), dstPitch: pitch,
-        WidthInBytes: 10, Height: 4,
+        dstHost: std::ptr::null_mut(),
+        dstDevice: a,
+        dstArray: std::ptr::null_mut(),
+        dstPitch: pitch,
+        WidthInBytes: 10,
+        Height: 4,
     };
     // SAFETY: the source has 4 rows of 10 bytes.
     unsafe { sys::cuMemcpy2D_v2(&copy) }.result().unwrap();
@@ -151,7 +197,11 @@ fn a_rectangle_is_copied() {
     drop(gpu);
 }
 
-fn attribute<T: Copy>(which: sys::CUpointer_attribute, address: u64, mut value: T) -> Result<T, CUresult> {
+fn attribute<T: Copy>(
+    which: sys::CUpointer_attribute,
+    address: u64,
+    mut value: T,
+) -> Result<T, CUresult> {
     // SAFETY: the caller chose the attribute's type.
     match unsafe { sys::cuPointerGetAttribute((&raw mut value).cast(), which, address) } {
         CUresult::CUDA_SUCCESS => Ok(value),
@@ -164,25 +214,56 @@ fn pointers_say_what_they_point_to() {
     use sys::CUpointer_attribute as A;
     let gpu = gpu();
     let a = alloc(100);
-    assert_eq!(attribute(A::CU_POINTER_ATTRIBUTE_MEMORY_TYPE, a + 50, 0u32), Ok(2));
-    assert_eq!(attribute(A::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, a + 50, 0u64), Ok(a));
-    assert_eq!(attribute(A::CU_POINTER_ATTRIBUTE_RANGE_SIZE, a + 50, 0u64), Ok(100));
-    assert_eq!(attribute(A::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, a, 9u32), Ok(0));
-    assert_eq!(attribute(A::CU_POINTER_ATTRIBUTE_IS_MANAGED, a, true), Ok(false));
-    assert_eq!(attribute(A::CU_POINTER_ATTRIBUTE_CONTEXT, a, 0u64), Ok(gpu.context.cu_ctx() as u64));
-    assert_eq!(attribute(A::CU_POINTER_ATTRIBUTE_HOST_POINTER, a, 0u64), Err(CUresult::CUDA_ERROR_INVALID_VALUE));
+    assert_eq!(
+        attribute(A::CU_POINTER_ATTRIBUTE_MEMORY_TYPE, a + 50, 0u32),
+        Ok(2)
+    );
+    assert_eq!(
+        attribute(A::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, a + 50, 0u64),
+        Ok(a)
+    );
+    assert_eq!(
+        attribute(A::CU_POINTER_ATTRIBUTE_RANGE_SIZE, a + 50, 0u64),
+        Ok(100)
+    );
+    assert_eq!(
+        attribute(A::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, a, 9u32),
+        Ok(0)
+    );
+    assert_eq!(
+        attribute(A::CU_POINTER_ATTRIBUTE_IS_MANAGED, a, true),
+        Ok(false)
+    );
+    assert_eq!(
+        attribute(A::CU_POINTER_ATTRIBUTE_CONTEXT, a, 0u64),
+        Ok(gpu.context.cu_ctx() as u64)
+    );
+    assert_eq!(
+        attribute(A::CU_POINTER_ATTRIBUTE_HOST_POINTER, a, 0u64),
+        Err(CUresult::CUDA_ERROR_INVALID_VALUE)
+    );
     let host = [0u8; 4];
     let host = host.as_ptr() as u64;
-    assert_eq!(attribute(A::CU_POINTER_ATTRIBUTE_MEMORY_TYPE, host, 0u32), Err(CUresult::CUDA_ERROR_INVALID_VALUE));
+    assert_eq!(
+        attribute(A::CU_POINTER_ATTRIBUTE_MEMORY_TYPE, host, 0u32),
+        Err(CUresult::CUDA_ERROR_INVALID_VALUE)
+    );
     let mut words = [7u32; 2];
-    let mut which = [A::CU_POINTER_ATTRIBUTE_MEMORY_TYPE, A::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL];
+    let mut which = [
+        A::CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+        A::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+    ];
     let mut outs: [*mut c_void; 2] = [(&raw mut words[0]).cast(), (&raw mut words[1]).cast()];
     // SAFETY: two attributes of four bytes each.
-    unsafe { sys::cuPointerGetAttributes(2, which.as_mut_ptr(), outs.as_mut_ptr(), host) }.result().unwrap();
+    unsafe { sys::cuPointerGetAttributes(2, which.as_mut_ptr(), outs.as_mut_ptr(), host) }
+        .result()
+        .unwrap();
     assert_eq!(words, [0, -2i32 as u32]);
     let (mut base, mut size) = (0, 0);
     // SAFETY: room for both results.
-    unsafe { sys::cuMemGetAddressRange_v2(&mut base, &mut size, a + 99) }.result().unwrap();
+    unsafe { sys::cuMemGetAddressRange_v2(&mut base, &mut size, a + 99) }
+        .result()
+        .unwrap();
     assert_eq!((base, size), (a, 100));
     free(a).result().unwrap();
 }
@@ -193,13 +274,24 @@ fn pinned_registered_and_managed_memory() {
     let gpu = gpu();
     let mut pinned = std::ptr::null_mut();
     // SAFETY: room for the pointer.
-    unsafe { sys::cuMemHostAlloc(&mut pinned, 64, 0) }.result().unwrap();
-    assert_eq!(attribute(A::CU_POINTER_ATTRIBUTE_MEMORY_TYPE, pinned as u64, 0u32), Ok(1));
+    unsafe { sys::cuMemHostAlloc(&mut pinned, 64, 0) }
+        .result()
+        .unwrap();
+    assert_eq!(
+        attribute(A::CU_POINTER_ATTRIBUTE_MEMORY_TYPE, pinned as u64, 0u32),
+        Ok(1)
+    );
     let mut seen = 0;
     // SAFETY: room for the address.
-    unsafe { sys::cuMemHostGetDevicePointer_v2(&mut seen, pinned, 0) }.result().unwrap();
+    unsafe { sys::cuMemHostGetDevicePointer_v2(&mut seen, pinned, 0) }
+        .result()
+        .unwrap();
     assert_eq!(seen, pinned as u64);
-    assert_eq!(free(pinned as u64), CUresult::CUDA_ERROR_INVALID_VALUE, "pinned memory has its own free");
+    assert_eq!(
+        free(pinned as u64),
+        CUresult::CUDA_ERROR_INVALID_VALUE,
+        "pinned memory has its own free"
+    );
     // SAFETY: allocated above.
     unsafe { sys::cuMemFreeHost(pinned) }.result().unwrap();
 
@@ -207,8 +299,13 @@ fn pinned_registered_and_managed_memory() {
     let pointer: *mut c_void = own.as_mut_ptr().cast();
     // SAFETY: the memory outlives its registration.
     unsafe {
-        assert_eq!(sys::cuMemHostUnregister(pointer), CUresult::CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED);
-        sys::cuMemHostRegister_v2(pointer, 4096, 0).result().unwrap();
+        assert_eq!(
+            sys::cuMemHostUnregister(pointer),
+            CUresult::CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED
+        );
+        sys::cuMemHostRegister_v2(pointer, 4096, 0)
+            .result()
+            .unwrap();
         let again = sys::cuMemHostRegister_v2(pointer.byte_add(100), 10, 0);
         assert_eq!(again, CUresult::CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED);
         sys::cuMemHostUnregister(pointer).result().unwrap();
@@ -216,8 +313,13 @@ fn pinned_registered_and_managed_memory() {
 
     let mut managed = 0;
     // SAFETY: room for the address.
-    unsafe { sys::cuMemAllocManaged(&mut managed, 64, 1) }.result().unwrap();
-    assert_eq!(attribute(A::CU_POINTER_ATTRIBUTE_IS_MANAGED, managed, false), Ok(true));
+    unsafe { sys::cuMemAllocManaged(&mut managed, 64, 1) }
+        .result()
+        .unwrap();
+    assert_eq!(
+        attribute(A::CU_POINTER_ATTRIBUTE_IS_MANAGED, managed, false),
+        Ok(true)
+    );
     // SAFETY: managed memory is the host's to write while no work uses it.
     unsafe { (managed as *mut u32).write(77) };
     assert_eq!(read(managed, 4), 77u32.to_le_bytes());
@@ -228,7 +330,9 @@ fn pinned_registered_and_managed_memory() {
 fn alloc_async(gpu: &Gpu, bytes: usize, stream: sys::CUstream) -> u64 {
     let mut address = 0;
     // SAFETY: room for the address.
-    unsafe { sys::cuMemAllocAsync(&mut address, bytes, stream) }.result().unwrap();
+    unsafe { sys::cuMemAllocAsync(&mut address, bytes, stream) }
+        .result()
+        .unwrap();
     let _ = gpu;
     address
 }
@@ -240,12 +344,19 @@ fn stream_ordered_memory_lives_between_its_allocation_and_its_free() {
     let a = alloc_async(&gpu, 64, stream.cu_stream());
     // SAFETY: within the allocation, in its stream.
     unsafe {
-        sys::cuMemsetD8Async(a, 5, 64, stream.cu_stream()).result().unwrap();
+        sys::cuMemsetD8Async(a, 5, 64, stream.cu_stream())
+            .result()
+            .unwrap();
         let mut out = [0u8; 64];
-        sys::cuMemcpyDtoHAsync_v2(out.as_mut_ptr().cast(), a, 64, stream.cu_stream()).result().unwrap();
+        sys::cuMemcpyDtoHAsync_v2(out.as_mut_ptr().cast(), a, 64, stream.cu_stream())
+            .result()
+            .unwrap();
         assert_eq!(out, [5; 64]);
         sys::cuMemFreeAsync(a, stream.cu_stream()).result().unwrap();
-        assert_eq!(sys::cuMemFreeAsync(a, stream.cu_stream()), CUresult::CUDA_ERROR_INVALID_VALUE);
+        assert_eq!(
+            sys::cuMemFreeAsync(a, stream.cu_stream()),
+            CUresult::CUDA_ERROR_INVALID_VALUE
+        );
     }
     stream.synchronize().unwrap();
     assert_eq!(gpu.reports(), "");
@@ -254,27 +365,46 @@ fn stream_ordered_memory_lives_between_its_allocation_and_its_free() {
 #[test]
 fn a_use_in_another_stream_before_the_allocation_is_caught() {
     let gpu = gpu();
-    let (a, b) = (gpu.context.new_stream().unwrap(), gpu.context.new_stream().unwrap());
+    let (a, b) = (
+        gpu.context.new_stream().unwrap(),
+        gpu.context.new_stream().unwrap(),
+    );
     let memory = alloc_async(&gpu, 64, a.cu_stream());
     // SAFETY: a mistake on purpose: nothing orders stream b after the allocation in stream a.
-    unsafe { sys::cuMemsetD8Async(memory, 5, 64, b.cu_stream()) }.result().unwrap();
-    assert_eq!(b.synchronize().unwrap_err().0, CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
-    assert!(gpu.reports().contains("before its allocation in stream order"));
+    unsafe { sys::cuMemsetD8Async(memory, 5, 64, b.cu_stream()) }
+        .result()
+        .unwrap();
+    assert_eq!(
+        b.synchronize().unwrap_err().0,
+        CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+    );
+    assert!(
+        gpu.reports()
+            .contains("before its allocation in stream order")
+    );
 }
 
 #[test]
 fn a_use_in_another_stream_after_the_free_is_caught() {
     let gpu = gpu();
-    let (a, b) = (gpu.context.new_stream().unwrap(), gpu.context.new_stream().unwrap());
+    let (a, b) = (
+        gpu.context.new_stream().unwrap(),
+        gpu.context.new_stream().unwrap(),
+    );
     let memory = alloc_async(&gpu, 64, a.cu_stream());
     let allocated = a.record_event(None).unwrap();
     b.wait(&allocated).unwrap();
     // SAFETY: a mistake on purpose: nothing orders the free in stream a after the use in stream b.
     unsafe {
         sys::cuMemFreeAsync(memory, a.cu_stream()).result().unwrap();
-        sys::cuMemsetD8Async(memory, 5, 64, b.cu_stream()).result().unwrap();
+        sys::cuMemsetD8Async(memory, 5, 64, b.cu_stream())
+            .result()
+            .unwrap();
     }
-    assert_eq!(b.synchronize().unwrap_err().0, CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
+    assert_eq!(
+        b.synchronize().unwrap_err().0,
+        CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+    );
     assert!(gpu.reports().contains("freed"));
 }
 
@@ -300,20 +430,39 @@ fn pools_keep_accounts() {
     let mut pool = std::ptr::null_mut();
     // SAFETY: room for every result.
     unsafe {
-        sys::cuMemPoolCreate(&mut pool, &properties).result().unwrap();
+        sys::cuMemPoolCreate(&mut pool, &properties)
+            .result()
+            .unwrap();
         let (mut a, mut b) = (0, 0);
-        sys::cuMemAllocFromPoolAsync(&mut a, 600, pool, stream.cu_stream()).result().unwrap();
+        sys::cuMemAllocFromPoolAsync(&mut a, 600, pool, stream.cu_stream())
+            .result()
+            .unwrap();
         let full = sys::cuMemAllocFromPoolAsync(&mut b, 600, pool, stream.cu_stream());
         assert_eq!(full, CUresult::CUDA_ERROR_OUT_OF_MEMORY);
         let mut used = 0u64;
-        sys::cuMemPoolGetAttribute(pool, A::CU_MEMPOOL_ATTR_USED_MEM_CURRENT, (&raw mut used).cast()).result().unwrap();
+        sys::cuMemPoolGetAttribute(
+            pool,
+            A::CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
+            (&raw mut used).cast(),
+        )
+        .result()
+        .unwrap();
         assert_eq!(used, 600);
         sys::cuMemFreeAsync(a, stream.cu_stream()).result().unwrap();
         stream.synchronize().unwrap();
-        sys::cuMemPoolGetAttribute(pool, A::CU_MEMPOOL_ATTR_USED_MEM_CURRENT, (&raw mut used).cast()).result().unwrap();
+        sys::cuMemPoolGetAttribute(
+            pool,
+            A::CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
+            (&raw mut used).cast(),
+        )
+        .result()
+        .unwrap();
         assert_eq!(used, 0);
         sys::cuMemPoolDestroy(pool).result().unwrap();
-        assert_eq!(sys::cuMemPoolTrimTo(pool, 0), CUresult::CUDA_ERROR_INVALID_VALUE);
+        assert_eq!(
+            sys::cuMemPoolTrimTo(pool, 0),
+            CUresult::CUDA_ERROR_INVALID_VALUE
+        );
     }
 }
 
@@ -323,6 +472,9 @@ fn what_was_never_freed_is_reported_with_its_context() {
     let a = alloc(1234);
     drop(gpu.context);
     let reports = gpu.emulator.take_reports().unwrap();
-    assert!(reports.starts_with("error[leak]: 1234 bytes of device memory"), "{reports}");
+    assert!(
+        reports.starts_with("error[leak]: 1234 bytes of device memory"),
+        "{reports}"
+    );
     assert!(reports.contains(&format!("{a:#x}")));
 }

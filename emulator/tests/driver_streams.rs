@@ -24,7 +24,9 @@ impl Gate {
         let (sender, receiver) = channel::<()>();
         let data = Box::into_raw(Box::new(receiver));
         // SAFETY: the function takes the receiver over.
-        unsafe { sys::cuLaunchHostFunc(stream.cu_stream(), Some(wait), data.cast()) }.result().unwrap();
+        unsafe { sys::cuLaunchHostFunc(stream.cu_stream(), Some(wait), data.cast()) }
+            .result()
+            .unwrap();
         Gate(sender)
     }
 
@@ -47,7 +49,9 @@ unsafe extern "C" fn write_note(data: *mut c_void) {
 fn note(stream: sys::CUstream, notes: &Arc<Notes>, number: u32) {
     let data = Box::into_raw(Box::new(Note(notes.clone(), number)));
     // SAFETY: the function takes the note over.
-    unsafe { sys::cuLaunchHostFunc(stream, Some(write_note), data.cast()) }.result().unwrap();
+    unsafe { sys::cuLaunchHostFunc(stream, Some(write_note), data.cast()) }
+        .result()
+        .unwrap();
 }
 
 #[test]
@@ -86,7 +90,10 @@ fn polling_gets_there() {
 #[test]
 fn a_blocked_stream_does_not_block_another() {
     let gpu = gpu();
-    let (slow, quick) = (gpu.context.new_stream().unwrap(), gpu.context.new_stream().unwrap());
+    let (slow, quick) = (
+        gpu.context.new_stream().unwrap(),
+        gpu.context.new_stream().unwrap(),
+    );
     let gate = Gate::in_stream(&slow);
     // SAFETY: the streams share no memory here.
     unsafe { gpu.context.disable_event_tracking() };
@@ -101,7 +108,10 @@ fn a_wait_orders_streams() {
     for seed in [None, Some(1), Some(2), Some(3)] {
         let gpu = gpu();
         gpu.emulator.set_seed(seed).unwrap();
-        let (a, b) = (gpu.context.new_stream().unwrap(), gpu.context.new_stream().unwrap());
+        let (a, b) = (
+            gpu.context.new_stream().unwrap(),
+            gpu.context.new_stream().unwrap(),
+        );
         let notes = Arc::new(Notes::default());
         for number in 0..4 {
             note(a.cu_stream(), &notes, number);
@@ -119,7 +129,10 @@ fn a_wait_orders_streams() {
 #[test]
 fn only_what_was_asked_for_runs() {
     let gpu = gpu();
-    let (a, b) = (gpu.context.new_stream().unwrap(), gpu.context.new_stream().unwrap());
+    let (a, b) = (
+        gpu.context.new_stream().unwrap(),
+        gpu.context.new_stream().unwrap(),
+    );
     let notes = Arc::new(Notes::default());
     note(a.cu_stream(), &notes, 1);
     note(b.cu_stream(), &notes, 2);
@@ -156,7 +169,9 @@ fn the_legacy_stream_waits_for_blocking_streams_and_they_for_it() {
     note(legacy, &notes, 1);
     note(blocking[1], &notes, 2);
     // SAFETY: a live stream.
-    unsafe { sys::cuStreamSynchronize(blocking[1]) }.result().unwrap();
+    unsafe { sys::cuStreamSynchronize(blocking[1]) }
+        .result()
+        .unwrap();
     assert_eq!(*notes.lock().unwrap(), [0, 1, 2]);
     for stream in blocking {
         // SAFETY: created above, destroyed once.
@@ -200,7 +215,9 @@ fn pageable_memory_is_read_at_the_call_and_pinned_memory_when_its_turn_comes() {
     use cudarc::driver::DevicePtrMut;
     let address = device.device_ptr_mut(&stream).0;
     // SAFETY: four words on both sides.
-    unsafe { sys::cuMemcpyHtoDAsync_v2(address, pointer.cast(), 16, stream.cu_stream()) }.result().unwrap();
+    unsafe { sys::cuMemcpyHtoDAsync_v2(address, pointer.cast(), 16, stream.cu_stream()) }
+        .result()
+        .unwrap();
     // SAFETY: a program error on purpose: the copy has not run yet.
     unsafe { pointer.write(6) };
     gate.open();
@@ -212,13 +229,18 @@ fn host_functions_may_not_call_the_driver() {
     unsafe extern "C" fn call(data: *mut c_void) {
         let mut count = 0;
         // SAFETY: room for the count; `data` is the test's slot.
-        unsafe { data.cast::<CUresult>().write(sys::cuDeviceGetCount(&mut count)) };
+        unsafe {
+            data.cast::<CUresult>()
+                .write(sys::cuDeviceGetCount(&mut count))
+        };
     }
     let gpu = gpu();
     let stream = gpu.context.new_stream().unwrap();
     let mut result = CUresult::CUDA_SUCCESS;
     // SAFETY: the slot lives until the stream is synchronised.
-    unsafe { sys::cuLaunchHostFunc(stream.cu_stream(), Some(call), (&raw mut result).cast()) }.result().unwrap();
+    unsafe { sys::cuLaunchHostFunc(stream.cu_stream(), Some(call), (&raw mut result).cast()) }
+        .result()
+        .unwrap();
     stream.synchronize().unwrap();
     assert_eq!(result, CUresult::CUDA_ERROR_NOT_PERMITTED);
 }
@@ -228,7 +250,10 @@ fn elapsed_time_needs_timed_events_that_were_recorded() {
     let gpu = gpu();
     let stream = gpu.context.new_stream().unwrap();
     let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
-    let (start, end) = (gpu.context.new_event(timed).unwrap(), gpu.context.new_event(timed).unwrap());
+    let (start, end) = (
+        gpu.context.new_event(timed).unwrap(),
+        gpu.context.new_event(timed).unwrap(),
+    );
     let never = start.elapsed_ms(&end).unwrap_err();
     assert_eq!(never, DriverError(CUresult::CUDA_ERROR_INVALID_HANDLE));
     start.record(&stream).unwrap();
@@ -249,11 +274,29 @@ fn destroyed_handles_are_named_not_followed() {
     unsafe {
         sys::cuStreamCreate(&mut stream, 0).result().unwrap();
         sys::cuStreamDestroy_v2(stream).result().unwrap();
-        assert_eq!(sys::cuStreamSynchronize(stream), CUresult::CUDA_ERROR_INVALID_HANDLE);
-        assert_eq!(sys::cuStreamDestroy_v2(stream), CUresult::CUDA_ERROR_INVALID_HANDLE);
-        assert_eq!(sys::cuStreamSynchronize(0x1234usize as sys::CUstream), CUresult::CUDA_ERROR_INVALID_HANDLE);
-        assert_eq!(sys::cuEventQuery(stream.cast()), CUresult::CUDA_ERROR_INVALID_HANDLE);
-        assert_eq!(sys::cuEventQuery(std::ptr::null_mut()), CUresult::CUDA_ERROR_INVALID_HANDLE);
-        assert_eq!(sys::cuCtxSetCurrent(0x5678usize as sys::CUcontext), CUresult::CUDA_ERROR_INVALID_CONTEXT);
+        assert_eq!(
+            sys::cuStreamSynchronize(stream),
+            CUresult::CUDA_ERROR_INVALID_HANDLE
+        );
+        assert_eq!(
+            sys::cuStreamDestroy_v2(stream),
+            CUresult::CUDA_ERROR_INVALID_HANDLE
+        );
+        assert_eq!(
+            sys::cuStreamSynchronize(0x1234usize as sys::CUstream),
+            CUresult::CUDA_ERROR_INVALID_HANDLE
+        );
+        assert_eq!(
+            sys::cuEventQuery(stream.cast()),
+            CUresult::CUDA_ERROR_INVALID_HANDLE
+        );
+        assert_eq!(
+            sys::cuEventQuery(std::ptr::null_mut()),
+            CUresult::CUDA_ERROR_INVALID_HANDLE
+        );
+        assert_eq!(
+            sys::cuCtxSetCurrent(0x5678usize as sys::CUcontext),
+            CUresult::CUDA_ERROR_INVALID_CONTEXT
+        );
     }
 }

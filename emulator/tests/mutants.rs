@@ -19,12 +19,25 @@ const MUTANTS: &[(u32, &str, &[Check])] = &[
     (7, "block_sum", &[Check::WarpSync]),
     (8, "block_sum", &[Check::WarpSync]),
     (9, "block_sum", &[Check::UninitMemory]),
-    (10, "block_sum", &[Check::Barrier, Check::SharedRace, Check::UninitMemory]),
+    (
+        10,
+        "block_sum",
+        &[Check::Barrier, Check::SharedRace, Check::UninitMemory],
+    ),
     (11, "block_sum", &[Check::UninitRegister]),
     (12, "pipeline", &[Check::AsyncCopy]),
     (13, "pipeline", &[Check::SharedRace]),
     (14, "pipeline", &[Check::SharedRace]),
-    (15, "pipeline", &[Check::SharedRace, Check::AsyncCopy, Check::UninitMemory, Check::Bounds]),
+    (
+        15,
+        "pipeline",
+        &[
+            Check::SharedRace,
+            Check::AsyncCopy,
+            Check::UninitMemory,
+            Check::Bounds,
+        ],
+    ),
     (16, "pipeline", &[Check::AsyncCopy]),
     (17, "pipeline", &[Check::Bounds]),
     (18, "pipeline", &[Check::Alignment]),
@@ -50,7 +63,15 @@ const MUTANTS: &[(u32, &str, &[Check])] = &[
     (38, "scan", &[Check::UninitMemory]),
 ];
 
-const KERNELS: &[&str] = &["transpose", "block_sum", "pipeline", "grid_sum", "histogram", "product", "scan"];
+const KERNELS: &[&str] = &[
+    "transpose",
+    "block_sum",
+    "pipeline",
+    "grid_sum",
+    "histogram",
+    "product",
+    "scan",
+];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mutants/kernels.cu")
@@ -66,40 +87,123 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
 
 /// Runs one of the kernels on its input.
 fn launch(ptx: &str, kernel: &str, seed: Option<u64>) -> Result<Finished, RunError> {
-    let setup = Setup { seed, ..Setup::default() };
+    let setup = Setup {
+        seed,
+        ..Setup::default()
+    };
     match kernel {
         "transpose" => {
-            let args =
-                [Arg::Buffer(bytes_of(&floats(40 * 70))), Arg::Uninit(40 * 70 * 4), Arg::U32(40), Arg::U32(70)];
-            run(ptx, kernel, &args, &Setup { grid: [3, 2, 1], block: [32, 8, 1], ..setup })
+            let args = [
+                Arg::Buffer(bytes_of(&floats(40 * 70))),
+                Arg::Uninit(40 * 70 * 4),
+                Arg::U32(40),
+                Arg::U32(70),
+            ];
+            run(
+                ptx,
+                kernel,
+                &args,
+                &Setup {
+                    grid: [3, 2, 1],
+                    block: [32, 8, 1],
+                    ..setup
+                },
+            )
         }
         "block_sum" => {
-            let args = [Arg::Buffer(bytes_of(&floats(700))), Arg::Uninit(12), Arg::U32(700)];
-            run(ptx, kernel, &args, &Setup { grid: [3, 1, 1], block: [256, 1, 1], ..setup })
+            let args = [
+                Arg::Buffer(bytes_of(&floats(700))),
+                Arg::Uninit(12),
+                Arg::U32(700),
+            ];
+            run(
+                ptx,
+                kernel,
+                &args,
+                &Setup {
+                    grid: [3, 1, 1],
+                    block: [256, 1, 1],
+                    ..setup
+                },
+            )
         }
         "pipeline" => {
-            let args = [Arg::Buffer(bytes_of(&floats(7 * 8 * 64))), Arg::Uninit(7 * 8 * 4), Arg::U32(7)];
+            let args = [
+                Arg::Buffer(bytes_of(&floats(7 * 8 * 64))),
+                Arg::Uninit(7 * 8 * 4),
+                Arg::U32(7),
+            ];
             run(ptx, kernel, &args, &setup)
         }
         "grid_sum" => {
-            let args = [Arg::Buffer(bytes_of(&floats(640))), Arg::Uninit(640 * 4), Arg::Buffer(vec![0; 4])];
-            run(ptx, kernel, &args, &Setup { grid: [10, 1, 1], block: [64, 1, 1], ..setup })
+            let args = [
+                Arg::Buffer(bytes_of(&floats(640))),
+                Arg::Uninit(640 * 4),
+                Arg::Buffer(vec![0; 4]),
+            ];
+            run(
+                ptx,
+                kernel,
+                &args,
+                &Setup {
+                    grid: [10, 1, 1],
+                    block: [64, 1, 1],
+                    ..setup
+                },
+            )
         }
         "histogram" => {
             let input: Vec<u8> = (0..3000u32).map(|i| (i * i % 251) as u8).collect();
-            let args = [Arg::Buffer(input), Arg::Buffer(vec![0; 256]), Arg::U32(3000)];
-            run(ptx, kernel, &args, &Setup { grid: [4, 1, 1], block: [128, 1, 1], ..setup })
+            let args = [
+                Arg::Buffer(input),
+                Arg::Buffer(vec![0; 256]),
+                Arg::U32(3000),
+            ];
+            run(
+                ptx,
+                kernel,
+                &args,
+                &Setup {
+                    grid: [4, 1, 1],
+                    block: [128, 1, 1],
+                    ..setup
+                },
+            )
         }
         "product" => {
             let half = |count: usize| -> Vec<u8> {
-                floats(count).iter().flat_map(|v| half::f16::from_f32(v / 64.0).to_le_bytes()).collect()
+                floats(count)
+                    .iter()
+                    .flat_map(|v| half::f16::from_f32(v / 64.0).to_le_bytes())
+                    .collect()
             };
-            let args = [Arg::Buffer(half(16 * 32)), Arg::Buffer(half(8 * 32)), Arg::Uninit(16 * 8 * 4), Arg::U32(32)];
-            run(ptx, kernel, &args, &Setup { block: [64, 1, 1], ..setup })
+            let args = [
+                Arg::Buffer(half(16 * 32)),
+                Arg::Buffer(half(8 * 32)),
+                Arg::Uninit(16 * 8 * 4),
+                Arg::U32(32),
+            ];
+            run(
+                ptx,
+                kernel,
+                &args,
+                &Setup {
+                    block: [64, 1, 1],
+                    ..setup
+                },
+            )
         }
         _ => {
             let input: Vec<u32> = (0..128).map(|i| i * 5 % 23).collect();
-            run(ptx, kernel, &[Arg::words(&input), Arg::Uninit(512)], &Setup { block: [128, 1, 1], ..setup })
+            run(
+                ptx,
+                kernel,
+                &[Arg::words(&input), Arg::Uninit(512)],
+                &Setup {
+                    block: [128, 1, 1],
+                    ..setup
+                },
+            )
         }
     }
 }
@@ -108,9 +212,17 @@ fn launch(ptx: &str, kernel: &str, seed: Option<u64>) -> Result<Finished, RunErr
 fn check_result(kernel: &str, done: &Finished) {
     let close = |found: u32, expected: f64| {
         let found = f64::from(f32::from_bits(found));
-        assert!((found - expected).abs() <= 1e-3 * expected.abs().max(1.0), "{kernel}: {found} for {expected}");
+        assert!(
+            (found - expected).abs() <= 1e-3 * expected.abs().max(1.0),
+            "{kernel}: {found} for {expected}"
+        );
     };
-    let sum = |range: std::ops::Range<usize>| floats(range.end)[range].iter().map(|v| f64::from(*v)).sum::<f64>();
+    let sum = |range: std::ops::Range<usize>| {
+        floats(range.end)[range]
+            .iter()
+            .map(|v| f64::from(*v))
+            .sum::<f64>()
+    };
     match kernel {
         "transpose" => {
             let (input, out) = (floats(40 * 70), done.words(1));
@@ -141,7 +253,9 @@ fn check_result(kernel: &str, done: &Finished) {
             let (a, b, c) = (floats(16 * 32), floats(8 * 32), done.words(2));
             for row in 0..16 {
                 for column in 0..8 {
-                    let exact = (0..32).map(|k| half(a[row * 32 + k]) * half(b[column * 32 + k])).sum::<f64>();
+                    let exact = (0..32)
+                        .map(|k| half(a[row * 32 + k]) * half(b[column * 32 + k]))
+                        .sum::<f64>();
                     close(c[row * 8 + column], exact);
                 }
             }
@@ -158,12 +272,15 @@ fn check_result(kernel: &str, done: &Finished) {
 
 #[test]
 fn sound_kernels_pass_in_any_order() {
-    let Some(nvcc) = support::nvcc_or_skip("sound_kernels_pass_in_any_order") else { return };
+    let Some(nvcc) = support::nvcc_or_skip("sound_kernels_pass_in_any_order") else {
+        return;
+    };
     let ptx = support::compile(&nvcc, &source(), &["-arch=compute_80"], "sound");
     for kernel in KERNELS {
         let mut first: Option<Vec<Vec<u8>>> = None;
         for seed in std::iter::once(None).chain((0..100).map(Some)) {
-            let done = launch(&ptx, kernel, seed).unwrap_or_else(|e| panic!("{kernel}, seed {seed:?}: {e}"));
+            let done = launch(&ptx, kernel, seed)
+                .unwrap_or_else(|e| panic!("{kernel}, seed {seed:?}: {e}"));
             check_result(kernel, &done);
             // Sums by atomics on floats of this size are exact, so all results are bit-equal.
             let first = first.get_or_insert_with(|| done.buffers.clone());
@@ -177,8 +294,13 @@ fn marked_lines() -> HashMap<u32, Vec<u32>> {
     let text = std::fs::read_to_string(source()).expect("the kernels are beside the test");
     let mut lines: HashMap<u32, Vec<u32>> = HashMap::new();
     for (k, line) in text.lines().enumerate() {
-        let Some((_, marks)) = line.split_once("//") else { continue };
-        for mark in marks.split_whitespace().filter_map(|w| w.strip_prefix('!')?.parse().ok()) {
+        let Some((_, marks)) = line.split_once("//") else {
+            continue;
+        };
+        for mark in marks
+            .split_whitespace()
+            .filter_map(|w| w.strip_prefix('!')?.parse().ok())
+        {
             lines.entry(mark).or_default().push(k as u32 + 1);
         }
     }
@@ -187,26 +309,49 @@ fn marked_lines() -> HashMap<u32, Vec<u32>> {
 
 #[test]
 fn every_mutant_is_caught_by_the_right_check_on_the_right_line() {
-    let Some(nvcc) = support::nvcc_or_skip("every_mutant_is_caught") else { return };
+    let Some(nvcc) = support::nvcc_or_skip("every_mutant_is_caught") else {
+        return;
+    };
     let lines = marked_lines();
     let mut missed = Vec::new();
     for &(mutant, kernel, checks) in MUTANTS {
         let define = format!("-DMUTANT={mutant}");
-        let ptx = support::compile(&nvcc, &source(), &["-arch=compute_80", &define], &format!("mutant{mutant}"));
+        let ptx = support::compile(
+            &nvcc,
+            &source(),
+            &["-arch=compute_80", &define],
+            &format!("mutant{mutant}"),
+        );
         for seed in [None, Some(1), Some(2)] {
             match launch(&ptx, kernel, seed) {
                 Err(RunError::Fault(fault)) => {
-                    let right = matches!(fault.kind, FaultKind::Check(check) if checks.contains(&check));
-                    let line = fault.source.as_ref().map_or(0, |(_, line)| *line);
-                    if !right || !lines.get(&mutant).is_some_and(|l| l.contains(&line)) {
-                        missed.push(format!("mutant {mutant}, seed {seed:?}: wrong report:\n{fault}"));
+                    let right =
+                        matches!(fault.kind, FaultKind::Check(check) if checks.contains(&check));
+                    let on_line = fault
+                        .source
+                        .iter()
+                        .chain(&fault.inlined)
+                        .any(|(file, line)| {
+                            file.ends_with("kernels.cu")
+                                && lines.get(&mutant).is_some_and(|l| l.contains(line))
+                        });
+                    if !right || !on_line {
+                        missed.push(format!(
+                            "mutant {mutant}, seed {seed:?}: wrong report:\n{fault}"
+                        ));
                     }
                 }
                 Err(other) => missed.push(format!("mutant {mutant}, seed {seed:?}: {other}")),
-                Ok(_) => missed.push(format!("mutant {mutant} of {kernel}, seed {seed:?}: not noticed")),
+                Ok(_) => missed.push(format!(
+                    "mutant {mutant} of {kernel}, seed {seed:?}: not noticed"
+                )),
             }
         }
     }
-    println!("{} mutants tried, {} reports amiss", MUTANTS.len(), missed.len());
+    println!(
+        "{} mutants tried, {} reports amiss",
+        MUTANTS.len(),
+        missed.len()
+    );
     assert!(missed.is_empty(), "{}", missed.join("\n\n"));
 }

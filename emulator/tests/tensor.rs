@@ -4,8 +4,8 @@
 mod warp;
 
 use half::{bf16, f16};
-use warp::{Lanes, Random, lanes as run, refused, reported};
 use ptx_emulator::check::Check;
+use warp::{Lanes, Random, lanes as run, refused, reported};
 
 // --- The ISA's tables, as it words them: groupID = laneid >> 2, threadID_in_group = laneid % 4.
 

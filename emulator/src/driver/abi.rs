@@ -166,7 +166,8 @@ pub(crate) struct LaunchArguments {
 /// `CUhostFn`.
 pub(crate) type HostFunction = unsafe extern "C" fn(*mut c_void);
 /// `CUstreamCallback`.
-pub(crate) type StreamCallback = unsafe extern "C" fn(Handle<Stream>, super::error::CuResult, *mut c_void);
+pub(crate) type StreamCallback =
+    unsafe extern "C" fn(Handle<Stream>, super::error::CuResult, *mut c_void);
 
 /// `CUDA_KERNEL_NODE_PARAMS` (v2; v1 ends before `kernel`).
 #[repr(C)]

@@ -99,7 +99,10 @@ pub(crate) struct Ledger {
     failures: Vec<Failure>,
 }
 
-static LEDGER: Mutex<Ledger> = Mutex::new(Ledger { counts: BTreeMap::new(), failures: Vec::new() });
+static LEDGER: Mutex<Ledger> = Mutex::new(Ledger {
+    counts: BTreeMap::new(),
+    failures: Vec::new(),
+});
 
 /// The ledger of calls.
 pub(crate) fn ledger() -> MutexGuard<'static, Ledger> {
@@ -119,7 +122,11 @@ pub(crate) struct Failure {
 impl Failure {
     /// Reads `CALL:COUNT[:CODE]`, several separated by commas.
     pub(crate) fn parse_list(text: &str) -> Result<Vec<Failure>, String> {
-        text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(Failure::parse).collect()
+        text.split(',')
+            .map(str::trim)
+            .filter(|t| !t.is_empty())
+            .map(Failure::parse)
+            .collect()
     }
 
     fn parse(text: &str) -> Result<Failure, String> {
@@ -133,7 +140,8 @@ impl Failure {
         let code = match parts.next() {
             None if call.contains("Alloc") => CuResult::OUT_OF_MEMORY,
             None => CuResult::UNKNOWN,
-            Some(name) => CuResult::by_name(name).ok_or_else(|| format!("`{text}`: no result code `{name}`"))?,
+            Some(name) => CuResult::by_name(name)
+                .ok_or_else(|| format!("`{text}`: no result code `{name}`"))?,
         };
         if call != "*" && !super::exports().any(|e| plain_name(e.name) == call) {
             return Err(format!("`{text}`: no driver call `{call}`"));
@@ -144,9 +152,16 @@ impl Failure {
 
 /// A call's name without `_v2`, `_ptsz`, `_ptds`.
 pub(crate) fn plain_name(name: &str) -> &str {
-    let name = name.strip_suffix("_ptsz").or_else(|| name.strip_suffix("_ptds")).unwrap_or(name);
+    let name = name
+        .strip_suffix("_ptsz")
+        .or_else(|| name.strip_suffix("_ptds"))
+        .unwrap_or(name);
     match name.rsplit_once("_v") {
-        Some((base, digits)) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => base,
+        Some((base, digits))
+            if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            base
+        }
         _ => name,
     }
 }
@@ -328,10 +343,15 @@ impl<T: Copy> In<T> {
             return Ok(Vec::new());
         }
         if self.0.is_null() {
-            return Err(error(CuResult::INVALID_VALUE, format!("{what} is null, its count {count}")));
+            return Err(error(
+                CuResult::INVALID_VALUE,
+                format!("{what} is null, its count {count}"),
+            ));
         }
         // SAFETY: not null; the API's caller vouches for `count` values there.
-        Ok((0..count).map(|i| unsafe { self.0.add(i).read_unaligned() }).collect())
+        Ok((0..count)
+            .map(|i| unsafe { self.0.add(i).read_unaligned() })
+            .collect())
     }
 }
 
@@ -350,7 +370,10 @@ impl Text {
         let text = unsafe { CStr::from_ptr(self.0) };
         match text.to_str() {
             Ok(text) => Ok(text.to_string()),
-            Err(_) => Err(error(CuResult::INVALID_VALUE, format!("{what} is not UTF-8: {text:?}"))),
+            Err(_) => Err(error(
+                CuResult::INVALID_VALUE,
+                format!("{what} is not UTF-8: {text:?}"),
+            )),
         }
     }
 }
@@ -359,7 +382,10 @@ impl Text {
 pub(crate) fn put_text(buffer: Out<u8>, len: usize, text: &str) -> Result<()> {
     buffer.check("the text buffer")?;
     if len == 0 {
-        return Err(error(CuResult::INVALID_VALUE, "the text buffer has length 0"));
+        return Err(error(
+            CuResult::INVALID_VALUE,
+            "the text buffer has length 0",
+        ));
     }
     let kept = &text.as_bytes()[..text.len().min(len - 1)];
     buffer.put_all(kept.iter().copied().chain([0]))
@@ -380,18 +406,39 @@ mod tests {
     #[test]
     fn the_third_call_fails_once() {
         let mut ledger = Ledger::default();
-        ledger.set_failures(Failure::parse_list("cuMemAlloc:3, cuInit:1:CUDA_ERROR_NO_DEVICE").unwrap());
+        ledger.set_failures(
+            Failure::parse_list("cuMemAlloc:3, cuInit:1:CUDA_ERROR_NO_DEVICE").unwrap(),
+        );
         let outcomes: Vec<_> = (0..5).map(|_| ledger.enter("cuMemAlloc_v2")).collect();
-        assert_eq!(outcomes, [None, None, Some(CuResult::OUT_OF_MEMORY), None, None]);
+        assert_eq!(
+            outcomes,
+            [None, None, Some(CuResult::OUT_OF_MEMORY), None, None]
+        );
         assert_eq!(ledger.enter("cuInit"), Some(CuResult::NO_DEVICE));
         assert_eq!(ledger.take_counts()["cuMemAlloc_v2"], 5);
     }
 
     #[test]
     fn a_failure_names_what_is_wrong_with_it() {
-        assert!(Failure::parse_list("cuMemAlloc").unwrap_err().contains("COUNT"));
-        assert!(Failure::parse_list("cuMemAlloc:0").unwrap_err().contains("from 1"));
-        assert!(Failure::parse_list("cuNothing:1").unwrap_err().contains("cuNothing"));
-        assert!(Failure::parse_list("cuInit:1:PURPLE").unwrap_err().contains("PURPLE"));
+        assert!(
+            Failure::parse_list("cuMemAlloc")
+                .unwrap_err()
+                .contains("COUNT")
+        );
+        assert!(
+            Failure::parse_list("cuMemAlloc:0")
+                .unwrap_err()
+                .contains("from 1")
+        );
+        assert!(
+            Failure::parse_list("cuNothing:1")
+                .unwrap_err()
+                .contains("cuNothing")
+        );
+        assert!(
+            Failure::parse_list("cuInit:1:PURPLE")
+                .unwrap_err()
+                .contains("PURPLE")
+        );
     }
 }

@@ -30,7 +30,10 @@ impl Mode {
             0 => Ok(Mode::Global),
             1 => Ok(Mode::ThreadLocal),
             2 => Ok(Mode::Relaxed),
-            _ => fail!(INVALID_VALUE, "capture mode {number}: expected 0 (global), 1 (thread-local) or 2 (relaxed)"),
+            _ => fail!(
+                INVALID_VALUE,
+                "capture mode {number}: expected 0 (global), 1 (thread-local) or 2 (relaxed)"
+            ),
         }
     }
 }
@@ -72,7 +75,10 @@ impl State {
     pub(crate) fn capturing(&self, stream: Handle<Stream>) -> Result<Option<Handle<Capture>>> {
         match self.streams.get(stream)?.capture {
             Some(capture) if !self.captures.get(capture)?.valid => {
-                fail!(STREAM_CAPTURE_INVALIDATED, "an earlier call spoilt the capture")
+                fail!(
+                    STREAM_CAPTURE_INVALIDATED,
+                    "an earlier call spoilt the capture"
+                )
             }
             capture => Ok(capture),
         }
@@ -86,8 +92,18 @@ impl State {
     }
 
     /// The nodes that what comes next in the stream depends on.
-    pub(crate) fn frontier(&self, capture: Handle<Capture>, stream: Handle<Stream>) -> Result<Vec<Handle<GraphNode>>> {
-        Ok(self.captures.get(capture)?.streams.get(&stream).cloned().unwrap_or_default())
+    pub(crate) fn frontier(
+        &self,
+        capture: Handle<Capture>,
+        stream: Handle<Stream>,
+    ) -> Result<Vec<Handle<GraphNode>>> {
+        Ok(self
+            .captures
+            .get(capture)?
+            .streams
+            .get(&stream)
+            .cloned()
+            .unwrap_or_default())
     }
 
     /// Orders a stream of a capture, or one that joins it, after nodes.
@@ -99,7 +115,10 @@ impl State {
     ) -> Result<()> {
         let of = self.captures.get_mut(capture)?;
         if !of.valid {
-            fail!(STREAM_CAPTURE_INVALIDATED, "an earlier call spoilt the capture");
+            fail!(
+                STREAM_CAPTURE_INVALIDATED,
+                "an earlier call spoilt the capture"
+            );
         }
         let frontier = of.streams.entry(stream).or_default();
         for node in nodes {
@@ -120,17 +139,28 @@ impl State {
         let graph = self.captures.get(capture)?.graph;
         let context = self.streams.get(stream)?.context;
         let node = self.add_work_node(graph, context, work, needs)?;
-        self.captures.get_mut(capture)?.streams.insert(stream, vec![node]);
+        self.captures
+            .get_mut(capture)?
+            .streams
+            .insert(stream, vec![node]);
         Ok(())
     }
 
     /// Adds a graph as one node of the captured graph.
-    pub(crate) fn capture_child(&mut self, capture: Handle<Capture>, stream: Handle<Stream>, child: Handle<Graph>) -> Result<()> {
+    pub(crate) fn capture_child(
+        &mut self,
+        capture: Handle<Capture>,
+        stream: Handle<Stream>,
+        child: Handle<Graph>,
+    ) -> Result<()> {
         let needs = self.frontier(capture, stream)?;
         let graph = self.captures.get(capture)?.graph;
         let context = self.streams.get(stream)?.context;
         let node = self.add_node(graph, context, Action::Child(child), needs)?;
-        self.captures.get_mut(capture)?.streams.insert(stream, vec![node]);
+        self.captures
+            .get_mut(capture)?
+            .streams
+            .insert(stream, vec![node]);
         Ok(())
     }
 
@@ -143,7 +173,11 @@ impl State {
         let me = std::thread::current().id();
         let hit: Vec<_> = (self.captures.iter())
             .filter(|(_, c)| {
-                if c.thread == me { c.mode != Mode::Relaxed } else { mode == Mode::Global && c.mode == Mode::Global }
+                if c.thread == me {
+                    c.mode != Mode::Relaxed
+                } else {
+                    mode == Mode::Global && c.mode == Mode::Global
+                }
             })
             .map(|(handle, _)| handle)
             .collect();
@@ -153,7 +187,10 @@ impl State {
         for capture in hit {
             self.invalidate(capture);
         }
-        fail!(STREAM_CAPTURE_UNSUPPORTED, "{call} is not permitted while a stream captures");
+        fail!(
+            STREAM_CAPTURE_UNSUPPORTED,
+            "{call} is not permitted while a stream captures"
+        );
     }
 
     fn begin_capture(
@@ -164,13 +201,17 @@ impl State {
     ) -> Result<()> {
         let mode = Mode::of(mode)?;
         if self.is_legacy(stream) {
-            fail!(STREAM_CAPTURE_UNSUPPORTED, "the legacy default stream cannot capture");
+            fail!(
+                STREAM_CAPTURE_UNSUPPORTED,
+                "the legacy default stream cannot capture"
+            );
         }
         if self.streams.get(stream)?.capture.is_some() {
             fail!(ILLEGAL_STATE, "the stream captures already");
         }
         let owns_graph = into.is_none();
-        let (graph, nodes) = into.unwrap_or_else(|| (self.graphs.insert(Graph::default()), Vec::new()));
+        let (graph, nodes) =
+            into.unwrap_or_else(|| (self.graphs.insert(Graph::default()), Vec::new()));
         let context = self.streams.get(stream)?.context;
         let capture = self.captures.insert(Capture {
             context,
@@ -193,11 +234,17 @@ impl State {
         };
         let capture = self.captures.get(handle)?;
         if capture.mode != Mode::Relaxed && capture.thread != std::thread::current().id() {
-            fail!(STREAM_CAPTURE_WRONG_THREAD, "the capture was begun by another thread");
+            fail!(
+                STREAM_CAPTURE_WRONG_THREAD,
+                "the capture was begun by another thread"
+            );
         }
         if capture.origin != stream {
             self.invalidate(handle);
-            fail!(STREAM_CAPTURE_UNMATCHED, "the capture was begun in another stream");
+            fail!(
+                STREAM_CAPTURE_UNMATCHED,
+                "the capture was begun in another stream"
+            );
         }
         let capture = self.captures.remove(handle)?;
         for stream in capture.streams.keys() {
@@ -206,7 +253,11 @@ impl State {
             }
         }
         let joined = self.ancestors(capture.streams.get(&stream).into_iter().flatten().copied());
-        let stray = capture.streams.values().flatten().any(|node| !joined.contains(node));
+        let stray = capture
+            .streams
+            .values()
+            .flatten()
+            .any(|node| !joined.contains(node));
         if capture.valid && !stray {
             return Ok(capture.graph);
         }
@@ -214,13 +265,22 @@ impl State {
             self.destroy_graph(capture.graph);
         }
         if !capture.valid {
-            fail!(STREAM_CAPTURE_INVALIDATED, "an earlier call spoilt the capture");
+            fail!(
+                STREAM_CAPTURE_INVALIDATED,
+                "an earlier call spoilt the capture"
+            );
         }
-        fail!(STREAM_CAPTURE_UNJOINED, "another stream's captured work was not joined into this one");
+        fail!(
+            STREAM_CAPTURE_UNJOINED,
+            "another stream's captured work was not joined into this one"
+        );
     }
 
     /// The nodes and all that they depend on.
-    fn ancestors(&self, nodes: impl Iterator<Item = Handle<GraphNode>>) -> BTreeSet<Handle<GraphNode>> {
+    fn ancestors(
+        &self,
+        nodes: impl Iterator<Item = Handle<GraphNode>>,
+    ) -> BTreeSet<Handle<GraphNode>> {
         let mut found = BTreeSet::new();
         let mut stack: Vec<_> = nodes.collect();
         while let Some(node) = stack.pop() {
@@ -264,7 +324,10 @@ fn capture_info(stream: Handle<Stream>, to: InfoTargets) -> Result<()> {
     if let Some(graph) = to.graph {
         graph.put_if(capture.graph);
     }
-    capture.told = (frontier.clone().into(), vec![EdgeData::default(); frontier.len()].into());
+    capture.told = (
+        frontier.clone().into(),
+        vec![EdgeData::default(); frontier.len()].into(),
+    );
     if let Some(nodes) = to.nodes {
         nodes.put_if(capture.told.0.as_ptr());
     }
@@ -277,7 +340,12 @@ fn capture_info(stream: Handle<Stream>, to: InfoTargets) -> Result<()> {
     Ok(())
 }
 
-fn update_dependencies(stream: Handle<Stream>, nodes: In<Handle<GraphNode>>, count: usize, flags: u32) -> Result<()> {
+fn update_dependencies(
+    stream: Handle<Stream>,
+    nodes: In<Handle<GraphNode>>,
+    count: usize,
+    flags: u32,
+) -> Result<()> {
     let nodes = nodes.all(count, "dependencies")?;
     let mut state = lock()?;
     let stream = state.stream(stream)?;
@@ -293,7 +361,11 @@ fn update_dependencies(stream: Handle<Stream>, nodes: In<Handle<GraphNode>>, cou
     match flags {
         0 => state.join_capture(capture, stream, nodes),
         1 => {
-            state.captures.get_mut(capture)?.streams.insert(stream, nodes);
+            state
+                .captures
+                .get_mut(capture)?
+                .streams
+                .insert(stream, nodes);
             Ok(())
         }
         _ => fail!(INVALID_VALUE, "flags {flags}: expected 0 (add) or 1 (set)"),
@@ -374,4 +446,3 @@ driver_calls! { EXPORTS:
         mode.put(THREAD_MODE.replace(new) as u32)
     }
 }
-

@@ -72,7 +72,10 @@ impl State {
         };
         match self.contexts.get(current) {
             Ok(_) => self.usable(current),
-            Err(_) => fail!(CONTEXT_IS_DESTROYED, "the current context {current:?} was destroyed"),
+            Err(_) => fail!(
+                CONTEXT_IS_DESTROYED,
+                "the current context {current:?} was destroyed"
+            ),
         }
     }
 
@@ -110,7 +113,9 @@ impl State {
             }
             _ => self.contexts.insert(context),
         };
-        let legacy = self.streams.insert(Stream::new(handle, StreamKind::Legacy, 0));
+        let legacy = self
+            .streams
+            .insert(Stream::new(handle, StreamKind::Legacy, 0));
         if let Ok(context) = self.contexts.get_mut(handle) {
             context.legacy = legacy;
         }
@@ -124,7 +129,9 @@ impl State {
         if one_device && !self.memory.values().any(|r| r.hidden) {
             return all;
         }
-        let Ok(of) = self.contexts.get(context) else { return all };
+        let Ok(of) = self.contexts.get(context) else {
+            return all;
+        };
         let peers: BTreeSet<u32> = (of.peers.iter())
             .filter_map(|p| self.contexts.get(*p).ok())
             .map(|p| p.device)
@@ -135,9 +142,14 @@ impl State {
                 Owner::Device(device) => peers.contains(&device),
                 Owner::Host | Owner::Managed => true,
             };
-            near && self.memory.get(&allocation.address).is_none_or(|r| !r.hidden)
+            near && self
+                .memory
+                .get(&allocation.address)
+                .is_none_or(|r| !r.hidden)
         });
-        Snapshot { live: Arc::new(live.cloned().collect()) }
+        Snapshot {
+            live: Arc::new(live.cloned().collect()),
+        }
     }
 }
 
@@ -159,11 +171,18 @@ impl Guard {
         self = self.drain(context);
         let gone = self.contexts.remove(context)?;
         let check = self.settings.checks.has(Check::Leak);
-        let left: Vec<_> = self.memory.values().filter(|r| r.context == context).map(|r| (r.base, r.describe())).collect();
+        let left: Vec<_> = self
+            .memory
+            .values()
+            .filter(|r| r.context == context)
+            .map(|r| (r.base, r.describe()))
+            .collect();
         for (base, what) in left {
             // After a fault the program could not free anything, so what is left says nothing.
             if check && gone.sticky.is_none() {
-                self.report(Report::leak(format!("{what} was never freed before its context was destroyed")));
+                self.report(Report::leak(format!(
+                    "{what} was never freed before its context was destroyed"
+                )));
             }
             self.free_now(base);
         }
@@ -189,7 +208,11 @@ fn create(out: Out<Handle<Context>>, flags: u32, device: Ordinal) -> Result<()> 
 
 /// The context given, or the current one where none is.
 fn given_or_current(state: &State, context: Handle<Context>) -> Result<Handle<Context>> {
-    if context.is_null() { state.current() } else { state.usable(context) }
+    if context.is_null() {
+        state.current()
+    } else {
+        state.usable(context)
+    }
 }
 
 /// `CUctxCreateParams`, of which nothing is emulated.

@@ -24,7 +24,10 @@ mod wanted {
 fn take(what: u32) -> Result<String> {
     let mut state = lock_always();
     Ok(match what {
-        wanted::REPORTS_TEXT => std::mem::take(&mut state.reports).into_iter().map(|r| r.text + "\n").collect(),
+        wanted::REPORTS_TEXT => std::mem::take(&mut state.reports)
+            .into_iter()
+            .map(|r| r.text + "\n")
+            .collect(),
         wanted::REPORTS_JSON => {
             let reports = std::mem::take(&mut state.reports);
             Value::Array(reports.into_iter().map(|r| r.json).collect()).to_string()
@@ -104,4 +107,3 @@ driver_calls! { EXPORTS:
         Ok(())
     }
 }
-

@@ -42,7 +42,9 @@ impl Place {
 
     fn at(self, offset: u64) -> Place {
         match self {
-            Place::Host(pointer) => Place::Host(HostPointer(pointer.0.wrapping_add(offset as usize))),
+            Place::Host(pointer) => {
+                Place::Host(HostPointer(pointer.0.wrapping_add(offset as usize)))
+            }
             Place::Device(address) => Place::Device(address + offset),
         }
     }
@@ -74,8 +76,19 @@ pub(crate) struct Copy {
 impl Copy {
     /// A copy of `len` bytes in a row.
     pub(crate) fn flat(to: Place, from: Place, len: u64) -> Copy {
-        let side = |place| Side { place, pitch: len, layer: len };
-        Copy { from: side(from), to: side(to), width: len, height: 1, depth: 1, staged: None }
+        let side = |place| Side {
+            place,
+            pitch: len,
+            layer: len,
+        };
+        Copy {
+            from: side(from),
+            to: side(to),
+            width: len,
+            height: 1,
+            depth: 1,
+            staged: None,
+        }
     }
 
     /// Bytes from the first to one past the last of a side.
@@ -100,10 +113,12 @@ impl Copy {
 
     /// Addresses that must be in allocations: (address, bytes) of each device side.
     pub(crate) fn device_ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        [self.from, self.to].into_iter().filter_map(|side| match side.place {
-            Place::Device(address) => Some((address, self.extent(side))),
-            Place::Host(_) => None,
-        })
+        [self.from, self.to]
+            .into_iter()
+            .filter_map(|side| match side.place {
+                Place::Device(address) => Some((address, self.extent(side))),
+                Place::Host(_) => None,
+            })
     }
 
     /// Takes the source's bytes now, so that the caller may change them at once.
@@ -113,7 +128,10 @@ impl Copy {
             for (offset, _) in self.rows() {
                 // SAFETY: the API's caller vouches for every row of the source.
                 bytes.extend_from_slice(unsafe {
-                    std::slice::from_raw_parts(pointer.0.wrapping_add(offset as usize), self.width as usize)
+                    std::slice::from_raw_parts(
+                        pointer.0.wrapping_add(offset as usize),
+                        self.width as usize,
+                    )
                 });
             }
             self.staged = Some(bytes.into());
@@ -124,7 +142,12 @@ impl Copy {
     fn rows(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let height = if self.width == 0 { 0 } else { self.height };
         (0..self.depth).flat_map(move |z| {
-            (0..height).map(move |y| (z * self.from.layer + y * self.from.pitch, z * self.to.layer + y * self.to.pitch))
+            (0..height).map(move |y| {
+                (
+                    z * self.from.layer + y * self.from.pitch,
+                    z * self.to.layer + y * self.to.pitch,
+                )
+            })
         })
     }
 
@@ -134,13 +157,17 @@ impl Copy {
         for (row, (from, to)) in self.rows().enumerate() {
             let source = self.from.place.at(from);
             match (self.to.place.at(to), source, &self.staged) {
-                (Place::Device(to), _, Some(staged)) => space.write(to, &staged[row * width..][..width])?,
+                (Place::Device(to), _, Some(staged)) => {
+                    space.write(to, &staged[row * width..][..width])?
+                }
                 (Place::Host(to), _, Some(staged)) => {
                     let bytes = &staged[row * width..][..width];
                     // SAFETY: the API's caller vouches for every row of the destination.
                     unsafe { std::ptr::copy(bytes.as_ptr(), to.0, width) };
                 }
-                (Place::Device(to), Place::Device(from), None) => space.copy(to, from, self.width)?,
+                (Place::Device(to), Place::Device(from), None) => {
+                    space.copy(to, from, self.width)?
+                }
                 (Place::Device(to), Place::Host(from), None) => {
                     // SAFETY: the API's caller vouches for every row of the source.
                     space.write(to, unsafe { std::slice::from_raw_parts(from.0, width) })?;
@@ -202,7 +229,13 @@ impl Copy {
             Place::Host(_) => memory_type::HOST,
             Place::Device(_) => memory_type::UNIFIED,
         };
-        let rows = |side: Side| if side.pitch == 0 { 0 } else { (side.layer / side.pitch) as usize };
+        let rows = |side: Side| {
+            if side.pitch == 0 {
+                0
+            } else {
+                (side.layer / side.pitch) as usize
+            }
+        };
         Memcpy3d {
             src_memory_type: kind(self.from),
             src_host: self.from.place.address() as *const _,
@@ -259,26 +292,47 @@ struct SideArguments {
 fn side(space: &AddressSpace, name: &str, a: SideArguments) -> Result<Side> {
     let [x, y, z] = a.origin.map(|o| o as u64);
     let [width, height, depth] = a.extent.map(|e| e as u64);
-    let pitch = if a.pitch == 0 { x + width } else { a.pitch as u64 };
+    let pitch = if a.pitch == 0 {
+        x + width
+    } else {
+        a.pitch as u64
+    };
     if pitch < x + width && height * depth > 1 {
-        fail!(INVALID_VALUE, "{name}Pitch {pitch} is less than {name}XInBytes {x} + WidthInBytes {width}");
+        fail!(
+            INVALID_VALUE,
+            "{name}Pitch {pitch} is less than {name}XInBytes {x} + WidthInBytes {width}"
+        );
     }
-    let rows = if a.rows == 0 { y + height } else { a.rows as u64 };
+    let rows = if a.rows == 0 {
+        y + height
+    } else {
+        a.rows as u64
+    };
     if rows < y + height && depth > 1 {
-        fail!(INVALID_VALUE, "{name}Height {rows} is less than {name}Y {y} + Height {height}");
+        fail!(
+            INVALID_VALUE,
+            "{name}Height {rows} is less than {name}Y {y} + Height {height}"
+        );
     }
     let place = match a.kind {
         memory_type::HOST => Place::of(space, a.host),
         memory_type::DEVICE => Place::Device(a.device),
         memory_type::UNIFIED => Place::of(space, a.device),
         memory_type::ARRAY => fail!(NOT_SUPPORTED, "{name}MemoryType: arrays are not emulated"),
-        other => fail!(INVALID_VALUE, "{name}MemoryType {other}: expected 1 (host), 2 (device) or 4 (unified)"),
+        other => fail!(
+            INVALID_VALUE,
+            "{name}MemoryType {other}: expected 1 (host), 2 (device) or 4 (unified)"
+        ),
     };
     if place.address() == 0 && width * height * depth > 0 {
         fail!(INVALID_VALUE, "the {name} pointer is null");
     }
     let layer = pitch * rows;
-    Ok(Side { place: place.at(z * layer + y * pitch + x), pitch, layer })
+    Ok(Side {
+        place: place.at(z * layer + y * pitch + x),
+        pitch,
+        layer,
+    })
 }
 
 /// A fill of `width` elements × `height` rows.
@@ -302,20 +356,40 @@ impl Fill {
             fail!(INVALID_VALUE, "element size {element}: expected 1, 2 or 4");
         }
         if self.address % element != 0 {
-            fail!(INVALID_VALUE, "address {:#x} is not a multiple of the element size {element}", self.address);
+            fail!(
+                INVALID_VALUE,
+                "address {:#x} is not a multiple of the element size {element}",
+                self.address
+            );
         }
         let Some(row) = self.width.checked_mul(element) else {
-            fail!(INVALID_VALUE, "{} elements of {element} bytes are too many", self.width);
+            fail!(
+                INVALID_VALUE,
+                "{} elements of {element} bytes are too many",
+                self.width
+            );
         };
         if self.height > 1 && (self.pitch < row || self.pitch % element != 0) {
-            fail!(INVALID_VALUE, "pitch {} for rows of {row} bytes in elements of {element}", self.pitch);
+            fail!(
+                INVALID_VALUE,
+                "pitch {} for rows of {row} bytes in elements of {element}",
+                self.pitch
+            );
         }
         if row == 0 || self.height == 0 {
             return Ok(0);
         }
-        match (self.height - 1).checked_mul(self.pitch).and_then(|above| above.checked_add(row)) {
+        match (self.height - 1)
+            .checked_mul(self.pitch)
+            .and_then(|above| above.checked_add(row))
+        {
             Some(extent) => Ok(extent),
-            None => fail!(INVALID_VALUE, "{} rows at pitch {} are too many", self.height, self.pitch),
+            None => fail!(
+                INVALID_VALUE,
+                "{} rows at pitch {} are too many",
+                self.height,
+                self.pitch
+            ),
         }
     }
 
@@ -323,7 +397,11 @@ impl Fill {
     pub(crate) fn run(&self, space: &AddressSpace) -> Result<(), MemoryError> {
         let bytes = self.value.to_le_bytes();
         for row in 0..self.height {
-            space.fill(self.address + row * self.pitch, &bytes[..self.element as usize], self.width)?;
+            space.fill(
+                self.address + row * self.pitch,
+                &bytes[..self.element as usize],
+                self.width,
+            )?;
         }
         Ok(())
     }
@@ -341,14 +419,25 @@ mod tests {
         space.fill(device.address, &[9], 64).unwrap();
         let source: Vec<u8> = (0..12).collect();
         let mut copy = Copy {
-            from: Side { place: Place::Host(HostPointer(source.as_ptr().cast_mut())), pitch: 3, layer: 6 },
-            to: Side { place: Place::Device(device.address), pitch: 8, layer: 32 },
+            from: Side {
+                place: Place::Host(HostPointer(source.as_ptr().cast_mut())),
+                pitch: 3,
+                layer: 6,
+            },
+            to: Side {
+                place: Place::Device(device.address),
+                pitch: 8,
+                layer: 32,
+            },
             width: 3,
             height: 2,
             depth: 2,
             staged: None,
         };
-        assert_eq!(copy.device_ranges().collect::<Vec<_>>(), [(device.address, 32 + 8 + 3)]);
+        assert_eq!(
+            copy.device_ranges().collect::<Vec<_>>(),
+            [(device.address, 32 + 8 + 3)]
+        );
         copy.stage();
         copy.run(&space).unwrap();
         let mut out = [0; 48];
@@ -364,7 +453,14 @@ mod tests {
 
     #[test]
     fn a_fill_checks_its_shape() {
-        let fill = Fill { address: 8, pitch: 16, value: 7, element: 4, width: 3, height: 2 };
+        let fill = Fill {
+            address: 8,
+            pitch: 16,
+            value: 7,
+            element: 4,
+            width: 3,
+            height: 2,
+        };
         assert_eq!(fill.extent().unwrap(), 28);
         assert!(Fill { address: 6, ..fill }.extent().is_err());
         assert!(Fill { pitch: 8, ..fill }.extent().is_err());

@@ -72,72 +72,84 @@ impl Device {
 fn attribute(attribute: u32, ordinal: usize, p: &Profile) -> Option<i32> {
     let (major, minor) = p.compute_capability;
     let value = match attribute {
-        1 => THREADS_PER_BLOCK,     // MAX_THREADS_PER_BLOCK
-        2 | 3 => 1024,              // MAX_BLOCK_DIM_X, _Y
-        4 => 64,                    // MAX_BLOCK_DIM_Z
-        5 => i32::MAX as u32,       // MAX_GRID_DIM_X
-        6 | 7 => 65535,             // MAX_GRID_DIM_Y, _Z
-        8 => SHARED_PER_BLOCK,      // MAX_SHARED_MEMORY_PER_BLOCK
-        9 => 65536,                 // TOTAL_CONSTANT_MEMORY
-        10 => 32,                   // WARP_SIZE
-        11 => i32::MAX as u32,      // MAX_PITCH
-        12 => p.registers_per_sm,   // MAX_REGISTERS_PER_BLOCK
-        13 => p.clock_khz,          // CLOCK_RATE
-        14 | 30 => 512,             // TEXTURE_ALIGNMENT, SURFACE_ALIGNMENT
-        15 => 1,                    // GPU_OVERLAP
-        16 => p.sm_count,           // MULTIPROCESSOR_COUNT
-        17 | 18 => 0,               // KERNEL_EXEC_TIMEOUT, INTEGRATED
-        19 => 1,                    // CAN_MAP_HOST_MEMORY
-        20 => 0,                    // COMPUTE_MODE
+        1 => THREADS_PER_BLOCK,                // MAX_THREADS_PER_BLOCK
+        2 | 3 => 1024,                         // MAX_BLOCK_DIM_X, _Y
+        4 => 64,                               // MAX_BLOCK_DIM_Z
+        5 => i32::MAX as u32,                  // MAX_GRID_DIM_X
+        6 | 7 => 65535,                        // MAX_GRID_DIM_Y, _Z
+        8 => SHARED_PER_BLOCK,                 // MAX_SHARED_MEMORY_PER_BLOCK
+        9 => 65536,                            // TOTAL_CONSTANT_MEMORY
+        10 => 32,                              // WARP_SIZE
+        11 => i32::MAX as u32,                 // MAX_PITCH
+        12 => p.registers_per_sm,              // MAX_REGISTERS_PER_BLOCK
+        13 => p.clock_khz,                     // CLOCK_RATE
+        14 | 30 => 512,                        // TEXTURE_ALIGNMENT, SURFACE_ALIGNMENT
+        15 => 1,                               // GPU_OVERLAP
+        16 => p.sm_count,                      // MULTIPROCESSOR_COUNT
+        17 | 18 => 0,                          // KERNEL_EXEC_TIMEOUT, INTEGRATED
+        19 => 1,                               // CAN_MAP_HOST_MEMORY
+        20 => 0,                               // COMPUTE_MODE
         21..=29 | 42..=49 | 52..=74 | 77 => 0, // textures and surfaces: none (75, 76 are below)
-        31 => 1,                    // CONCURRENT_KERNELS
-        32 => 0,                    // ECC_ENABLED
-        33 => ordinal as u32 + 1,   // PCI_BUS_ID
-        34 | 35 => 0,               // PCI_DEVICE_ID, TCC_DRIVER
-        36 => p.memory_clock_khz,   // MEMORY_CLOCK_RATE
-        37 => p.memory_bus_bits,    // GLOBAL_MEMORY_BUS_WIDTH
-        38 => p.l2_bytes,           // L2_CACHE_SIZE
-        39 => p.threads_per_sm,     // MAX_THREADS_PER_MULTIPROCESSOR
-        40 => 2,                    // ASYNC_ENGINE_COUNT
-        41 => 1,                    // UNIFIED_ADDRESSING
-        50 => 0,                    // PCI_DOMAIN_ID
-        51 => 32,                   // TEXTURE_PITCH_ALIGNMENT
-        78..=80 => 1,               // STREAM_PRIORITIES, GLOBAL_L1, LOCAL_L1
-        81 => p.shared_per_sm,      // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
-        82 => p.registers_per_sm,   // MAX_REGISTERS_PER_MULTIPROCESSOR
-        83 => 1,                    // MANAGED_MEMORY
-        84 => 0,                    // MULTI_GPU_BOARD
-        85 => ordinal as u32,       // MULTI_GPU_BOARD_GROUP_ID
-        86 => 0,                    // HOST_NATIVE_ATOMIC_SUPPORTED
-        87 => if (major, minor) == (8, 9) { 64 } else { 2 }, // SINGLE_TO_DOUBLE_PRECISION_PERF_RATIO
-        88 => 0,                    // PAGEABLE_MEMORY_ACCESS
-        89..=91 => 1,               // CONCURRENT_MANAGED_ACCESS, COMPUTE_PREEMPTION, HOST_POINTER_FOR_REGISTERED
-        92..=94 => 0,               // stream memory operations, v1
-        95 => 1,                    // COOPERATIVE_LAUNCH
-        96 => 0,                    // COOPERATIVE_MULTI_DEVICE_LAUNCH
+        31 => 1,                               // CONCURRENT_KERNELS
+        32 => 0,                               // ECC_ENABLED
+        33 => ordinal as u32 + 1,              // PCI_BUS_ID
+        34 | 35 => 0,                          // PCI_DEVICE_ID, TCC_DRIVER
+        36 => p.memory_clock_khz,              // MEMORY_CLOCK_RATE
+        37 => p.memory_bus_bits,               // GLOBAL_MEMORY_BUS_WIDTH
+        38 => p.l2_bytes,                      // L2_CACHE_SIZE
+        39 => p.threads_per_sm,                // MAX_THREADS_PER_MULTIPROCESSOR
+        40 => 2,                               // ASYNC_ENGINE_COUNT
+        41 => 1,                               // UNIFIED_ADDRESSING
+        50 => 0,                               // PCI_DOMAIN_ID
+        51 => 32,                              // TEXTURE_PITCH_ALIGNMENT
+        78..=80 => 1,                          // STREAM_PRIORITIES, GLOBAL_L1, LOCAL_L1
+        81 => p.shared_per_sm,                 // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
+        82 => p.registers_per_sm,              // MAX_REGISTERS_PER_MULTIPROCESSOR
+        83 => 1,                               // MANAGED_MEMORY
+        84 => 0,                               // MULTI_GPU_BOARD
+        85 => ordinal as u32,                  // MULTI_GPU_BOARD_GROUP_ID
+        86 => 0,                               // HOST_NATIVE_ATOMIC_SUPPORTED
+        87 => {
+            if (major, minor) == (8, 9) {
+                64
+            } else {
+                2
+            }
+        } // SINGLE_TO_DOUBLE_PRECISION_PERF_RATIO
+        88 => 0,                               // PAGEABLE_MEMORY_ACCESS
+        89..=91 => 1, // CONCURRENT_MANAGED_ACCESS, COMPUTE_PREEMPTION, HOST_POINTER_FOR_REGISTERED
+        92..=94 => 0, // stream memory operations, v1
+        95 => 1,      // COOPERATIVE_LAUNCH
+        96 => 0,      // COOPERATIVE_MULTI_DEVICE_LAUNCH
         97 => p.shared_per_block_optin, // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-        98 => 0,                    // CAN_FLUSH_REMOTE_WRITES
-        99 => 1,                    // HOST_REGISTER_SUPPORTED
-        100..=105 => 0,             // host page tables, virtual memory management, shareable handles
-        106 => p.blocks_per_sm,     // MAX_BLOCKS_PER_MULTIPROCESSOR
-        107..=110 => 0,             // compression, persisting L2, access policy window, RDMA
+        98 => 0,      // CAN_FLUSH_REMOTE_WRITES
+        99 => 1,      // HOST_REGISTER_SUPPORTED
+        100..=105 => 0, // host page tables, virtual memory management, shareable handles
+        106 => p.blocks_per_sm, // MAX_BLOCKS_PER_MULTIPROCESSOR
+        107..=110 => 0, // compression, persisting L2, access policy window, RDMA
         111 => p.shared_reserved_per_block, // RESERVED_SHARED_MEMORY_PER_BLOCK
-        112 => 0,                   // SPARSE_CUDA_ARRAY_SUPPORTED
-        113 => 1,                   // READ_ONLY_HOST_REGISTER_SUPPORTED
-        114 => 0,                   // TIMELINE_SEMAPHORE_INTEROP_SUPPORTED
-        115 => 1,                   // MEMORY_POOLS_SUPPORTED
-        116..=119 => 0,             // RDMA, MEMPOOL_SUPPORTED_HANDLE_TYPES
+        112 => 0,     // SPARSE_CUDA_ARRAY_SUPPORTED
+        113 => 1,     // READ_ONLY_HOST_REGISTER_SUPPORTED
+        114 => 0,     // TIMELINE_SEMAPHORE_INTEROP_SUPPORTED
+        115 => 1,     // MEMORY_POOLS_SUPPORTED
+        116..=119 => 0, // RDMA, MEMPOOL_SUPPORTED_HANDLE_TYPES
         120 => u32::from(major >= 9), // CLUSTER_LAUNCH
-        121..=125 => 0,             // deferred arrays, stream memory operations, DMA_BUF, IPC_EVENT
-        126 => if major >= 9 { 4 } else { 1 }, // MEM_SYNC_DOMAIN_COUNT
-        127 | 128 => 0,             // TENSOR_MAP_ACCESS (not emulated), HANDLE_TYPE_FABRIC
-        129 => 1,                   // UNIFIED_FUNCTION_POINTERS
-        130 => 0,                   // NUMA_CONFIG: none
+        121..=125 => 0, // deferred arrays, stream memory operations, DMA_BUF, IPC_EVENT
+        126 => {
+            if major >= 9 {
+                4
+            } else {
+                1
+            }
+        } // MEM_SYNC_DOMAIN_COUNT
+        127 | 128 => 0, // TENSOR_MAP_ACCESS (not emulated), HANDLE_TYPE_FABRIC
+        129 => 1,     // UNIFIED_FUNCTION_POINTERS
+        130 => 0,     // NUMA_CONFIG: none
         131 | 134 => return Some(-1), // NUMA_ID, HOST_NUMA_ID: none
-        132 | 133 => 0,             // MULTICAST, MPS
-        135..=138 => 0,             // CIG, decompression
-        139 | 140 => 0,             // PCI device and subsystem ids
-        141..=147 => 0,             // host virtual memory management and pools, partial atomics
+        132 | 133 => 0, // MULTICAST, MPS
+        135..=138 => 0, // CIG, decompression
+        139 | 140 => 0, // PCI device and subsystem ids
+        141..=147 => 0, // host virtual memory management and pools, partial atomics
         75 => major,
         76 => minor,
         _ => return None,
@@ -319,12 +331,22 @@ mod tests {
     fn every_attribute_of_cuda_13_0_has_a_value() {
         for profile in PROFILES {
             for which in 1..=147 {
-                assert!(attribute(which, 0, profile).is_some(), "attribute {which} of {}", profile.key);
+                assert!(
+                    attribute(which, 0, profile).is_some(),
+                    "attribute {which} of {}",
+                    profile.key
+                );
             }
             assert_eq!(attribute(148, 0, profile), None);
             assert_eq!(attribute(0, 0, profile), None);
-            assert_eq!(attribute(75, 0, profile), Some(profile.compute_capability.0 as i32));
-            assert_eq!(attribute(76, 0, profile), Some(profile.compute_capability.1 as i32));
+            assert_eq!(
+                attribute(75, 0, profile),
+                Some(profile.compute_capability.0 as i32)
+            );
+            assert_eq!(
+                attribute(76, 0, profile),
+                Some(profile.compute_capability.1 as i32)
+            );
         }
     }
 }

@@ -14,30 +14,86 @@ const VERSIONS: &[(&str, i32, &str)] = &[
     ("cuStreamGetCaptureInfo", 10010, "cuStreamGetCaptureInfo"),
     ("cuStreamGetCaptureInfo", 11030, "cuStreamGetCaptureInfo_v2"),
     ("cuStreamGetCaptureInfo", 12030, "cuStreamGetCaptureInfo_v3"),
-    ("cuStreamUpdateCaptureDependencies", 11030, "cuStreamUpdateCaptureDependencies"),
-    ("cuStreamUpdateCaptureDependencies", 12030, "cuStreamUpdateCaptureDependencies_v2"),
+    (
+        "cuStreamUpdateCaptureDependencies",
+        11030,
+        "cuStreamUpdateCaptureDependencies",
+    ),
+    (
+        "cuStreamUpdateCaptureDependencies",
+        12030,
+        "cuStreamUpdateCaptureDependencies_v2",
+    ),
     ("cuGraphAddKernelNode", 10000, "cuGraphAddKernelNode"),
     ("cuGraphAddKernelNode", 12000, "cuGraphAddKernelNode_v2"),
-    ("cuGraphKernelNodeGetParams", 10000, "cuGraphKernelNodeGetParams"),
-    ("cuGraphKernelNodeGetParams", 12000, "cuGraphKernelNodeGetParams_v2"),
-    ("cuGraphKernelNodeSetParams", 10000, "cuGraphKernelNodeSetParams"),
-    ("cuGraphKernelNodeSetParams", 12000, "cuGraphKernelNodeSetParams_v2"),
-    ("cuGraphExecKernelNodeSetParams", 10010, "cuGraphExecKernelNodeSetParams"),
-    ("cuGraphExecKernelNodeSetParams", 12000, "cuGraphExecKernelNodeSetParams_v2"),
+    (
+        "cuGraphKernelNodeGetParams",
+        10000,
+        "cuGraphKernelNodeGetParams",
+    ),
+    (
+        "cuGraphKernelNodeGetParams",
+        12000,
+        "cuGraphKernelNodeGetParams_v2",
+    ),
+    (
+        "cuGraphKernelNodeSetParams",
+        10000,
+        "cuGraphKernelNodeSetParams",
+    ),
+    (
+        "cuGraphKernelNodeSetParams",
+        12000,
+        "cuGraphKernelNodeSetParams_v2",
+    ),
+    (
+        "cuGraphExecKernelNodeSetParams",
+        10010,
+        "cuGraphExecKernelNodeSetParams",
+    ),
+    (
+        "cuGraphExecKernelNodeSetParams",
+        12000,
+        "cuGraphExecKernelNodeSetParams_v2",
+    ),
     ("cuGraphExecUpdate", 10020, "cuGraphExecUpdate"),
     ("cuGraphExecUpdate", 12000, "cuGraphExecUpdate_v2"),
     ("cuGraphInstantiate", 11000, "cuGraphInstantiate_v2"),
     ("cuGraphInstantiate", 12000, "cuGraphInstantiateWithFlags"),
     ("cuGraphGetEdges", 10000, "cuGraphGetEdges"),
     ("cuGraphGetEdges", 12030, "cuGraphGetEdges_v2"),
-    ("cuGraphNodeGetDependencies", 10000, "cuGraphNodeGetDependencies"),
-    ("cuGraphNodeGetDependencies", 12030, "cuGraphNodeGetDependencies_v2"),
-    ("cuGraphNodeGetDependentNodes", 10000, "cuGraphNodeGetDependentNodes"),
-    ("cuGraphNodeGetDependentNodes", 12030, "cuGraphNodeGetDependentNodes_v2"),
+    (
+        "cuGraphNodeGetDependencies",
+        10000,
+        "cuGraphNodeGetDependencies",
+    ),
+    (
+        "cuGraphNodeGetDependencies",
+        12030,
+        "cuGraphNodeGetDependencies_v2",
+    ),
+    (
+        "cuGraphNodeGetDependentNodes",
+        10000,
+        "cuGraphNodeGetDependentNodes",
+    ),
+    (
+        "cuGraphNodeGetDependentNodes",
+        12030,
+        "cuGraphNodeGetDependentNodes_v2",
+    ),
     ("cuGraphAddDependencies", 10000, "cuGraphAddDependencies"),
     ("cuGraphAddDependencies", 12030, "cuGraphAddDependencies_v2"),
-    ("cuGraphRemoveDependencies", 10000, "cuGraphRemoveDependencies"),
-    ("cuGraphRemoveDependencies", 12030, "cuGraphRemoveDependencies_v2"),
+    (
+        "cuGraphRemoveDependencies",
+        10000,
+        "cuGraphRemoveDependencies",
+    ),
+    (
+        "cuGraphRemoveDependencies",
+        12030,
+        "cuGraphRemoveDependencies_v2",
+    ),
     ("cuGraphAddNode", 12020, "cuGraphAddNode"),
     ("cuGraphAddNode", 12030, "cuGraphAddNode_v2"),
     ("cuMemAdvise", 8000, "cuMemAdvise"),
@@ -58,7 +114,9 @@ enum Found {
 }
 
 fn address(symbol: &str) -> Option<(&'static str, *const ())> {
-    exports().find(|e| e.name == symbol).map(|e| (e.name, e.address))
+    exports()
+        .find(|e| e.name == symbol)
+        .map(|e| (e.name, e.address))
 }
 
 /// The entry point of a name for a CUDA version; with `per_thread` the flavour whose stream 0 is the thread's own.
@@ -79,13 +137,21 @@ fn find(name: &str, version: i32, per_thread: bool) -> Found {
     let symbol = chosen.or_else(|| {
         // The highest version there is, unless the name is a symbol as it stands and not a plain one.
         let numbered = |e: &super::api::Export| {
-            let of = e.name.strip_suffix("_ptsz").or_else(|| e.name.strip_suffix("_ptds")).unwrap_or(e.name);
+            let of = e
+                .name
+                .strip_suffix("_ptsz")
+                .or_else(|| e.name.strip_suffix("_ptds"))
+                .unwrap_or(e.name);
             (plain_name(of) == name).then(|| of.to_string())
         };
-        let highest = exports().filter_map(numbered).max_by_key(|s| (s.len(), s.clone()));
+        let highest = exports()
+            .filter_map(numbered)
+            .max_by_key(|s| (s.len(), s.clone()));
         highest.or_else(|| address(name).map(|f| f.0.to_string()))
     });
-    let Some(symbol) = symbol else { return Found::Nothing };
+    let Some(symbol) = symbol else {
+        return Found::Nothing;
+    };
     let twins = [format!("{symbol}_ptsz"), format!("{symbol}_ptds")];
     let twin = twins.iter().filter(|_| per_thread).find_map(|t| address(t));
     match twin.or_else(|| address(&symbol)) {
@@ -98,7 +164,13 @@ fn find(name: &str, version: i32, per_thread: bool) -> Found {
 const LEGACY_STREAM: u64 = 1;
 const PER_THREAD_STREAM: u64 = 2;
 
-fn get_proc_address(name: Text, out: Out<*const ()>, version: i32, flags: u64, status: Option<Out<u32>>) -> Result<()> {
+fn get_proc_address(
+    name: Text,
+    out: Out<*const ()>,
+    version: i32,
+    flags: u64,
+    status: Option<Out<u32>>,
+) -> Result<()> {
     out.check("pfn")?;
     if flags & !(LEGACY_STREAM | PER_THREAD_STREAM) != 0 {
         fail!(INVALID_VALUE, "flags {flags:#x}");
@@ -114,7 +186,12 @@ fn get_proc_address(name: Text, out: Out<*const ()>, version: i32, flags: u64, s
         // The caller looks at the status; without one, what is missing is an error.
         Some(status) if !status.is_null() => status.put(verdict),
         _ if verdict == 0 => Ok(()),
-        _ => fail!(NOT_FOUND, "`{name}` for CUDA {}.{}", version / 1000, version % 1000 / 10),
+        _ => fail!(
+            NOT_FOUND,
+            "`{name}` for CUDA {}.{}",
+            version / 1000,
+            version % 1000 / 10
+        ),
     }
 }
 
@@ -183,7 +260,10 @@ mod tests {
         assert_eq!(symbol("cuInit", 2000, false), "cuInit");
         assert_eq!(symbol("cuCtxCreate", 11000, false), "cuCtxCreate_v2");
         assert_eq!(symbol("cuCtxCreate", 13000, false), "cuCtxCreate_v4");
-        assert_eq!(symbol("cuStreamGetCaptureInfo", 13000, true), "cuStreamGetCaptureInfo_v3_ptsz");
+        assert_eq!(
+            symbol("cuStreamGetCaptureInfo", 13000, true),
+            "cuStreamGetCaptureInfo_v3_ptsz"
+        );
         assert_eq!(symbol("cuLaunchKernel", 13000, true), "cuLaunchKernel_ptsz");
         assert_eq!(symbol("cuLaunchKernel", 13000, false), "cuLaunchKernel");
         assert_eq!(symbol("cuMemcpyHtoD", 13000, true), "cuMemcpyHtoD_v2_ptds");

@@ -175,7 +175,10 @@ pub(crate) struct Error {
 
 impl From<CuResult> for Error {
     fn from(code: CuResult) -> Error {
-        Error { code, message: None }
+        Error {
+            code,
+            message: None,
+        }
     }
 }
 
@@ -184,7 +187,10 @@ pub(crate) type Result<T = (), E = Error> = std::result::Result<T, E>;
 
 /// An error with its sentence.
 pub(crate) fn error(code: CuResult, message: impl Into<String>) -> Error {
-    Error { code, message: Some(message.into()) }
+    Error {
+        code,
+        message: Some(message.into()),
+    }
 }
 
 /// Returns an error with a formatted sentence: `fail!(INVALID_VALUE, "size {n}")`.

@@ -38,7 +38,12 @@ const RECORD_EXTERNAL: u32 = 1;
 
 impl State {
     /// Records an event in a stream.
-    fn record(&mut self, event: Handle<Event>, stream: Handle<Stream>, external: bool) -> Result<()> {
+    fn record(
+        &mut self,
+        event: Handle<Event>,
+        stream: Handle<Stream>,
+        external: bool,
+    ) -> Result<()> {
         let context = self.events.get(event)?.context;
         if context != self.streams.get(stream)?.context {
             fail!(INVALID_HANDLE, "event and stream are of different contexts");
@@ -67,28 +72,46 @@ impl State {
     }
 
     /// Orders a stream after an event's record: `cuStreamWaitEvent`.
-    pub(crate) fn wait_event(&mut self, stream: Handle<Stream>, event: Handle<Event>) -> Result<()> {
+    pub(crate) fn wait_event(
+        &mut self,
+        stream: Handle<Stream>,
+        event: Handle<Event>,
+    ) -> Result<()> {
         let captured = self.events.get(event)?.capture.clone();
         let here = self.capturing(stream)?;
         match (here, captured) {
-            (Some(here), Some((there, nodes))) if here == there => self.join_capture(here, stream, nodes),
+            (Some(here), Some((there, nodes))) if here == there => {
+                self.join_capture(here, stream, nodes)
+            }
             (Some(here), Some((there, _))) if self.captures.contains(there) => {
                 self.invalidate(here);
                 self.invalidate(there);
-                fail!(STREAM_CAPTURE_MERGE, "the event was recorded in another capture")
+                fail!(
+                    STREAM_CAPTURE_MERGE,
+                    "the event was recorded in another capture"
+                )
             }
             (Some(here), _) => {
                 self.invalidate(here);
-                fail!(STREAM_CAPTURE_ISOLATION, "the event was not recorded in this capture")
+                fail!(
+                    STREAM_CAPTURE_ISOLATION,
+                    "the event was not recorded in this capture"
+                )
             }
             (None, Some((there, nodes))) if self.captures.contains(there) => {
                 if self.is_legacy(stream) {
                     self.invalidate(there);
-                    fail!(STREAM_CAPTURE_IMPLICIT, "the legacy default stream cannot take part in a capture");
+                    fail!(
+                        STREAM_CAPTURE_IMPLICIT,
+                        "the legacy default stream cannot take part in a capture"
+                    );
                 }
                 self.join_capture(there, stream, nodes)
             }
-            (None, Some(_)) => fail!(CAPTURED_EVENT, "the event was last recorded in a capture that has ended"),
+            (None, Some(_)) => fail!(
+                CAPTURED_EVENT,
+                "the event was last recorded in a capture that has ended"
+            ),
             (None, None) => {
                 let work = self.events.get(event)?.work;
                 self.put_after(stream, work)
@@ -125,7 +148,10 @@ fn elapsed(out: Out<f32>, start: Handle<Event>, end: Handle<Event>) -> Result<()
         let complete = state.is_complete(handle)?;
         let event = state.events.get(handle)?;
         if !event.timed {
-            fail!(INVALID_HANDLE, "event {handle:?} was created without timing");
+            fail!(
+                INVALID_HANDLE,
+                "event {handle:?} was created without timing"
+            );
         }
         if event.work.is_none() {
             fail!(INVALID_HANDLE, "event {handle:?} was never recorded");
@@ -151,7 +177,10 @@ fn elapsed(out: Out<f32>, start: Handle<Event>, end: Handle<Event>) -> Result<()
 
 fn record(event: Handle<Event>, stream: Handle<Stream>, flags: u32) -> Result<()> {
     if flags & !RECORD_EXTERNAL != 0 {
-        fail!(INVALID_VALUE, "flags {flags:#x}: expected 0 or 1 (external)");
+        fail!(
+            INVALID_VALUE,
+            "flags {flags:#x}: expected 0 or 1 (external)"
+        );
     }
     let mut state = lock()?;
     let stream = state.stream(stream)?;

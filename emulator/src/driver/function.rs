@@ -48,13 +48,17 @@ impl Function {
         profile: &Profile,
         ptx_arch: u32,
     ) -> Function {
-        let threads = kernel.max_threads.map_or(THREADS_PER_BLOCK, |t| t.iter().product());
+        let threads = kernel
+            .max_threads
+            .map_or(THREADS_PER_BLOCK, |t| t.iter().product());
         Function {
             context,
             module,
             name: CString::new(kernel.name.as_str()).unwrap_or_default(),
-            registers: resources
-                .map_or_else(|| ASSUMED_REGISTERS.min(profile.registers_per_sm / threads.max(1)), |r| r.registers),
+            registers: resources.map_or_else(
+                || ASSUMED_REGISTERS.min(profile.registers_per_sm / threads.max(1)),
+                |r| r.registers,
+            ),
             local_bytes: resources.map_or(kernel.local_bytes, |r| r.local_bytes),
             max_dynamic_shared: SHARED_PER_BLOCK.saturating_sub(kernel.static_shared),
             carveout: -1,
@@ -68,8 +72,12 @@ impl Function {
 
     /// Most threads of a block: by the launch bounds and by the registers.
     pub(crate) fn max_threads(&self, profile: &Profile) -> u32 {
-        let bound = self.kernel.max_threads.map_or(THREADS_PER_BLOCK, |t| t.iter().product());
-        let warps = profile.registers_per_sm / super::occupancy::registers_per_warp(self.registers).max(1);
+        let bound = self
+            .kernel
+            .max_threads
+            .map_or(THREADS_PER_BLOCK, |t| t.iter().product());
+        let warps =
+            profile.registers_per_sm / super::occupancy::registers_per_warp(self.registers).max(1);
         bound.min(THREADS_PER_BLOCK).min(warps * 32)
     }
 
@@ -97,10 +105,17 @@ impl Function {
     }
 
     /// Sets an attribute.
-    pub(crate) fn set_attribute(&mut self, attribute: u32, value: i32, profile: &Profile) -> Result<()> {
+    pub(crate) fn set_attribute(
+        &mut self,
+        attribute: u32,
+        value: i32,
+        profile: &Profile,
+    ) -> Result<()> {
         match attribute {
             8 => {
-                let limit = profile.shared_per_block_optin.saturating_sub(self.kernel.static_shared);
+                let limit = profile
+                    .shared_per_block_optin
+                    .saturating_sub(self.kernel.static_shared);
                 match u32::try_from(value) {
                     Ok(bytes) if bytes <= limit => self.max_dynamic_shared = bytes,
                     _ => fail!(
@@ -112,7 +127,10 @@ impl Function {
             }
             9 => match value {
                 -1..=100 => self.carveout = value,
-                _ => fail!(INVALID_VALUE, "carveout {value}: expected -1 to 100 percent"),
+                _ => fail!(
+                    INVALID_VALUE,
+                    "carveout {value}: expected -1 to 100 percent"
+                ),
             },
             14 => match value {
                 0 | 1 => self.non_portable_clusters = value == 1,
@@ -120,9 +138,15 @@ impl Function {
             },
             15 => match value {
                 0..=2 => self.cluster_policy = value,
-                _ => fail!(INVALID_VALUE, "cluster scheduling policy {value}: expected 0 to 2"),
+                _ => fail!(
+                    INVALID_VALUE,
+                    "cluster scheduling policy {value}: expected 0 to 2"
+                ),
             },
-            _ => fail!(INVALID_VALUE, "function attribute {attribute} cannot be set"),
+            _ => fail!(
+                INVALID_VALUE,
+                "function attribute {attribute} cannot be set"
+            ),
         }
         Ok(())
     }
@@ -132,7 +156,12 @@ impl Function {
         match self.kernel.params.get(index) {
             Some(p) => Ok((p.offset as usize, p.size as usize)),
             None => {
-                fail!(INVALID_VALUE, "parameter {index} of {} ({} has them)", self.kernel.params.len(), self.kernel.name)
+                fail!(
+                    INVALID_VALUE,
+                    "parameter {index} of {} ({} has them)",
+                    self.kernel.params.len(),
+                    self.kernel.name
+                )
             }
         }
     }

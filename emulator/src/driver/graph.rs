@@ -31,7 +31,10 @@ impl Kind for Graph {
 impl Graph {
     /// A graph that belongs to a child node.
     pub(crate) fn embedded() -> Graph {
-        Graph { embedded: true, ..Graph::default() }
+        Graph {
+            embedded: true,
+            ..Graph::default()
+        }
     }
 }
 
@@ -74,8 +77,16 @@ impl Told {
     /// Keeps the parameters of a kernel and gives the array of pointers to them.
     pub(crate) fn keep(&mut self, kernel: &crate::exec::Kernel, params: &[u8]) -> Pointers {
         self.bytes = params.into();
-        self.pointers = kernel.params.iter().map(|p| self.bytes[p.offset as usize..].as_ptr().cast()).collect();
-        Pointers(if self.pointers.is_empty() { std::ptr::null() } else { self.pointers.as_ptr() })
+        self.pointers = kernel
+            .params
+            .iter()
+            .map(|p| self.bytes[p.offset as usize..].as_ptr().cast())
+            .collect();
+        Pointers(if self.pointers.is_empty() {
+            std::ptr::null()
+        } else {
+            self.pointers.as_ptr()
+        })
     }
 }
 
@@ -159,14 +170,22 @@ impl State {
                 fail!(INVALID_VALUE, "dependency {i} is named twice");
             }
         }
-        let node = self.nodes.insert(GraphNode { graph, context, action, needs, told: Told::default() });
+        let node = self.nodes.insert(GraphNode {
+            graph,
+            context,
+            action,
+            needs,
+            told: Told::default(),
+        });
         self.graphs.get_mut(graph)?.nodes.push(node);
         Ok(node)
     }
 
     /// Destroys a graph with its nodes and the graphs embedded in it.
     pub(crate) fn destroy_graph(&mut self, graph: Handle<Graph>) {
-        let Ok(gone) = self.graphs.remove(graph) else { return };
+        let Ok(gone) = self.graphs.remove(graph) else {
+            return;
+        };
         for node in gone.nodes {
             if let Ok(node) = self.nodes.remove(node) {
                 self.drop_action(node.action);
@@ -183,9 +202,16 @@ impl State {
     }
 
     /// A copy of a graph, its embedded graphs copied too.
-    pub(crate) fn clone_graph(&mut self, graph: Handle<Graph>, embedded: bool) -> Result<Handle<Graph>> {
+    pub(crate) fn clone_graph(
+        &mut self,
+        graph: Handle<Graph>,
+        embedded: bool,
+    ) -> Result<Handle<Graph>> {
         let nodes = self.graphs.get(graph)?.nodes.clone();
-        let clone = self.graphs.insert(Graph { embedded, ..Graph::default() });
+        let clone = self.graphs.insert(Graph {
+            embedded,
+            ..Graph::default()
+        });
         let mut clones = BTreeMap::new();
         for original in &nodes {
             let of = self.nodes.get(*original)?;
@@ -194,10 +220,19 @@ impl State {
                 Action::Child(child) => Action::Child(self.clone_graph(child, true)?),
                 action => action,
             };
-            clones.insert(*original, self.add_node(clone, context, action, Vec::new())?);
+            clones.insert(
+                *original,
+                self.add_node(clone, context, action, Vec::new())?,
+            );
         }
         for (original, copy) in &clones {
-            let needs = self.nodes.get(*original)?.needs.iter().filter_map(|n| clones.get(n).copied()).collect();
+            let needs = self
+                .nodes
+                .get(*original)?
+                .needs
+                .iter()
+                .filter_map(|n| clones.get(n).copied())
+                .collect();
             self.nodes.get_mut(*copy)?.needs = needs;
         }
         self.graphs.get_mut(clone)?.originals = clones;
@@ -208,7 +243,11 @@ impl State {
     fn dependents(&self, node: Handle<GraphNode>) -> Result<Vec<Handle<GraphNode>>> {
         let graph = self.nodes.get(node)?.graph;
         let nodes = &self.graphs.get(graph)?.nodes;
-        Ok(nodes.iter().copied().filter(|n| self.nodes.get(*n).is_ok_and(|n| n.needs.contains(&node))).collect())
+        Ok(nodes
+            .iter()
+            .copied()
+            .filter(|n| self.nodes.get(*n).is_ok_and(|n| n.needs.contains(&node)))
+            .collect())
     }
 
     /// Edges (from, to), in the order of the nodes.
@@ -228,13 +267,23 @@ impl State {
         while order.len() < nodes.len() {
             let before = order.len();
             for node in nodes {
-                if !done.contains(node) && self.nodes.get(*node)?.needs.iter().all(|n| done.contains(n)) {
+                if !done.contains(node)
+                    && self
+                        .nodes
+                        .get(*node)?
+                        .needs
+                        .iter()
+                        .all(|n| done.contains(n))
+                {
                     done.insert(*node);
                     order.push(*node);
                 }
             }
             if order.len() == before {
-                fail!(INVALID_VALUE, "the graph's nodes wait for each other in a circle");
+                fail!(
+                    INVALID_VALUE,
+                    "the graph's nodes wait for each other in a circle"
+                );
             }
         }
         Ok(order)
@@ -254,7 +303,12 @@ fn get_edges(
     }
     let room = count.get()?;
     let padded = |side: fn(&(Handle<GraphNode>, Handle<GraphNode>)) -> Handle<GraphNode>| {
-        edges.iter().map(side).chain(std::iter::repeat(Handle::NULL)).take(room).collect::<Vec<_>>()
+        edges
+            .iter()
+            .map(side)
+            .chain(std::iter::repeat(Handle::NULL))
+            .take(room)
+            .collect::<Vec<_>>()
     };
     from.put_all(padded(|e| e.0))?;
     to.put_all(padded(|e| e.1))?;
@@ -279,12 +333,21 @@ fn neighbours(
 
 /// Answers a question for nodes in C's way: with a null array the count, else at most as many as fit,
 /// null for the rest.
-fn put_nodes(list: &[Handle<GraphNode>], out: Out<Handle<GraphNode>>, count: Out<usize>) -> Result<()> {
+fn put_nodes(
+    list: &[Handle<GraphNode>],
+    out: Out<Handle<GraphNode>>,
+    count: Out<usize>,
+) -> Result<()> {
     if out.is_null() {
         return count.put(list.len());
     }
     let room = count.get()?;
-    out.put_all(list.iter().copied().chain(std::iter::repeat(Handle::NULL)).take(room))?;
+    out.put_all(
+        list.iter()
+            .copied()
+            .chain(std::iter::repeat(Handle::NULL))
+            .take(room),
+    )?;
     count.put(list.len().min(room))
 }
 
@@ -299,10 +362,17 @@ fn change_edges(
     let mut state = lock()?;
     for (from, to) in from.iter().zip(&to) {
         if state.nodes.get(*from)?.graph != graph || state.nodes.get(*to)?.graph != graph {
-            fail!(INVALID_VALUE, "edge {from:?} → {to:?}: not both of the graph");
+            fail!(
+                INVALID_VALUE,
+                "edge {from:?} → {to:?}: not both of the graph"
+            );
         }
         if from == to || state.nodes.get(*to)?.needs.contains(from) == add {
-            let what = if add { "is there already, or of a node to itself" } else { "is not there" };
+            let what = if add {
+                "is there already, or of a node to itself"
+            } else {
+                "is not there"
+            };
             fail!(INVALID_VALUE, "edge {from:?} → {to:?} {what}");
         }
     }

@@ -1,7 +1,8 @@
 //! Instances of graphs: launched again and again, updated in between.
 
 use super::abi::{
-    HostNodeParams, InstantiateParams, KernelNodeParams, KernelNodeParamsV1, Memcpy3d, MemsetNodeParams, UpdateResult,
+    HostNodeParams, InstantiateParams, KernelNodeParams, KernelNodeParamsV1, Memcpy3d,
+    MemsetNodeParams, UpdateResult,
 };
 use super::api::{In, Out, driver_calls};
 use super::context::{Context, null};
@@ -59,12 +60,21 @@ const UNSUPPORTED_FUNCTION_CHANGE: u32 = 7;
 
 impl State {
     /// Appends a graph's nodes, those without dependencies after `entry`; gives the indices of its last ones.
-    fn flatten(&self, graph: Handle<Graph>, entry: &[usize], into: &mut Vec<ExecNode>) -> Result<Vec<usize>> {
+    fn flatten(
+        &self,
+        graph: Handle<Graph>,
+        entry: &[usize],
+        into: &mut Vec<ExecNode>,
+    ) -> Result<Vec<usize>> {
         let mut ends = std::collections::BTreeMap::new();
         let mut leaves = std::collections::BTreeSet::new();
         for handle in self.in_order(graph)? {
             let node = self.nodes.get(handle)?;
-            let mut needs: Vec<usize> = node.needs.iter().filter_map(|n| ends.get(n).copied()).collect();
+            let mut needs: Vec<usize> = node
+                .needs
+                .iter()
+                .filter_map(|n| ends.get(n).copied())
+                .collect();
             for need in &needs {
                 leaves.remove(need);
             }
@@ -79,11 +89,21 @@ impl State {
                     Work::Marker
                 }
             };
-            into.push(ExecNode { source: handle, context: node.context, work, needs, enabled: true });
+            into.push(ExecNode {
+                source: handle,
+                context: node.context,
+                work,
+                needs,
+                enabled: true,
+            });
             ends.insert(handle, into.len() - 1);
             leaves.insert(into.len() - 1);
         }
-        Ok(if leaves.is_empty() { entry.to_vec() } else { leaves.into_iter().collect() })
+        Ok(if leaves.is_empty() {
+            entry.to_vec()
+        } else {
+            leaves.into_iter().collect()
+        })
     }
 
     fn flat(&self, graph: Handle<Graph>) -> Result<Vec<ExecNode>> {
@@ -99,7 +119,10 @@ impl State {
             fail!(INVALID_VALUE, "flags {flags:#x}");
         }
         if flags & DEVICE_LAUNCH != 0 {
-            fail!(NOT_SUPPORTED, "launching graphs from the device is not emulated");
+            fail!(
+                NOT_SUPPORTED,
+                "launching graphs from the device is not emulated"
+            );
         }
         let nodes = self.flat(graph)?;
         let mut unfreed = Vec::new();
@@ -110,13 +133,19 @@ impl State {
                 _ => {}
             }
         }
-        Ok(self.execs.insert(GraphExec { nodes, flags, last: None, unfreed }))
+        Ok(self.execs.insert(GraphExec {
+            nodes,
+            flags,
+            last: None,
+            unfreed,
+        }))
     }
 
     /// Puts one run of an instance into a stream.
     fn launch_graph(&mut self, exec: Handle<GraphExec>, stream: Handle<Stream>) -> Result<()> {
         let of = self.execs.get(exec)?;
-        let (nodes, last, flags, unfreed) = (of.nodes.clone(), of.last, of.flags, of.unfreed.clone());
+        let (nodes, last, flags, unfreed) =
+            (of.nodes.clone(), of.last, of.flags, of.unfreed.clone());
         if let Some(capture) = self.capturing(stream)? {
             return self.capture_graph(capture, stream, &nodes);
         }
@@ -124,17 +153,26 @@ impl State {
             self.usable(node.context)?;
         }
         if flags & AUTO_FREE_ON_LAUNCH == 0
-            && let Some(address) = unfreed.iter().find(|a| self.memory.get(a).is_some_and(|r| !r.hidden))
+            && let Some(address) = unfreed
+                .iter()
+                .find(|a| self.memory.get(a).is_some_and(|r| !r.hidden))
             && last.is_some()
         {
-            fail!(INVALID_VALUE, "the graph's memory at {address:#x} was not freed since its last launch");
+            fail!(
+                INVALID_VALUE,
+                "the graph's memory at {address:#x} was not freed since its last launch"
+            );
         }
         let entry = self.enqueue(stream, Work::Marker, last)?;
         let mut ids = Vec::with_capacity(nodes.len());
         for node in &nodes {
             let mut needs: Vec<WorkId> = node.needs.iter().map(|n| ids[*n]).collect();
             needs.push(entry);
-            let work = if node.enabled { node.work.clone() } else { Work::Marker };
+            let work = if node.enabled {
+                node.work.clone()
+            } else {
+                Work::Marker
+            };
             if let Work::Wait(event) = work {
                 needs.extend(self.events.get(event)?.work);
             }
@@ -166,20 +204,35 @@ impl State {
     }
 
     /// Changes the work of the instance's node that came from `source`.
-    fn update_node(&mut self, exec: Handle<GraphExec>, source: Handle<GraphNode>, work: Work) -> Result<()> {
+    fn update_node(
+        &mut self,
+        exec: Handle<GraphExec>,
+        source: Handle<GraphNode>,
+        work: Work,
+    ) -> Result<()> {
         let of = self.execs.get_mut(exec)?;
         let Some(node) = of.nodes.iter_mut().find(|n| n.source == source) else {
-            fail!(INVALID_VALUE, "the instance has no node made from {source:?}");
+            fail!(
+                INVALID_VALUE,
+                "the instance has no node made from {source:?}"
+            );
         };
         if std::mem::discriminant(&node.work) != std::mem::discriminant(&work) {
-            fail!(INVALID_VALUE, "the parameters are of another type than the node");
+            fail!(
+                INVALID_VALUE,
+                "the parameters are of another type than the node"
+            );
         }
         node.work = work;
         Ok(())
     }
 
     /// Takes over the work of a graph of the same shape; what was in the way otherwise.
-    fn update(&mut self, exec: Handle<GraphExec>, graph: Handle<Graph>) -> Result<(u32, Handle<GraphNode>, Handle<GraphNode>)> {
+    fn update(
+        &mut self,
+        exec: Handle<GraphExec>,
+        graph: Handle<Graph>,
+    ) -> Result<(u32, Handle<GraphNode>, Handle<GraphNode>)> {
         let new = self.flat(graph)?;
         let old = &self.execs.get(exec)?.nodes;
         if old.len() != new.len() {

@@ -1,8 +1,8 @@
 //! Nodes made and changed one by one, rather than captured.
 
 use super::abi::{
-    AllocNodeParams, EdgeData, HostNodeParams, KernelNodeParams, KernelNodeParamsV1, Memcpy3d, MemsetNodeParams,
-    NodeParams, location_type,
+    AllocNodeParams, EdgeData, HostNodeParams, KernelNodeParams, KernelNodeParamsV1, Memcpy3d,
+    MemsetNodeParams, NodeParams, location_type,
 };
 use super::api::{In, Out, driver_calls};
 use super::context::{Context, null};
@@ -20,7 +20,10 @@ use std::sync::Arc;
 
 impl State {
     /// A kernel node's work, and the context it belongs to.
-    pub(crate) fn kernel_work(&mut self, params: &KernelNodeParams) -> Result<(Handle<Context>, Work)> {
+    pub(crate) fn kernel_work(
+        &mut self,
+        params: &KernelNodeParams,
+    ) -> Result<(Handle<Context>, Work)> {
         let shape = Shape {
             grid: params.grid,
             block: params.block,
@@ -28,8 +31,17 @@ impl State {
             cooperative: false,
             cluster: None,
         };
-        let function = if params.function.is_null() { Handle::from_raw(params.kernel.raw()) } else { params.function };
-        let (context, launch) = self.prepare(function, &shape, Pointers(params.params), Pointers(params.extra))?;
+        let function = if params.function.is_null() {
+            Handle::from_raw(params.kernel.raw())
+        } else {
+            params.function
+        };
+        let (context, launch) = self.prepare(
+            function,
+            &shape,
+            Pointers(params.params),
+            Pointers(params.extra),
+        )?;
         Ok((context, Work::Launch(launch)))
     }
 
@@ -57,7 +69,11 @@ impl State {
     fn alloc_work(&mut self, params: &AllocNodeParams) -> Result<(Handle<Context>, Work, u64)> {
         let location = params.pool.location;
         if location.kind != location_type::DEVICE {
-            fail!(INVALID_VALUE, "location type {}: expected 1 (device)", location.kind);
+            fail!(
+                INVALID_VALUE,
+                "location type {}: expected 1 (device)",
+                location.kind
+            );
         }
         let device = self.device(location.id)?;
         let context = self.current()?;
@@ -74,7 +90,11 @@ impl State {
     }
 
     /// The work that general parameters describe; the address is an allocation node's.
-    fn any_work(&mut self, params: &NodeParams, context: Handle<Context>) -> Result<(Handle<Context>, Action, Option<u64>)> {
+    fn any_work(
+        &mut self,
+        params: &NodeParams,
+        context: Handle<Context>,
+    ) -> Result<(Handle<Context>, Action, Option<u64>)> {
         let of = params.of;
         // SAFETY (each arm): every member is plain numbers and pointers, valid as any bits, and the kind says
         // which one the caller filled in.
@@ -85,19 +105,35 @@ impl State {
                 (context, Action::Work(work), None)
             }
             // SAFETY: above.
-            node_type::MEMCPY => (context, Action::Work(self.copy_work(&unsafe { of.memcpy }.copy)?), None),
+            node_type::MEMCPY => (
+                context,
+                Action::Work(self.copy_work(&unsafe { of.memcpy }.copy)?),
+                None,
+            ),
             // SAFETY: above.
-            node_type::MEMSET => (context, Action::Work(self.fill_work(&unsafe { of.memset })?), None),
+            node_type::MEMSET => (
+                context,
+                Action::Work(self.fill_work(&unsafe { of.memset })?),
+                None,
+            ),
             // SAFETY: above.
             node_type::HOST => (context, Action::Work(host_work(&unsafe { of.host })?), None),
             // SAFETY: above.
-            node_type::GRAPH => (context, Action::Child(self.clone_graph(unsafe { of.graph }, true)?), None),
+            node_type::GRAPH => (
+                context,
+                Action::Child(self.clone_graph(unsafe { of.graph }, true)?),
+                None,
+            ),
             node_type::EMPTY => (context, Action::Work(Work::Marker), None),
             node_type::WAIT_EVENT | node_type::EVENT_RECORD => {
                 // SAFETY: above.
                 let event = unsafe { of.event };
                 self.events.get(event)?;
-                let work = if params.kind == node_type::WAIT_EVENT { Work::Wait(event) } else { Work::Record(event) };
+                let work = if params.kind == node_type::WAIT_EVENT {
+                    Work::Wait(event)
+                } else {
+                    Work::Record(event)
+                };
                 (context, Action::Work(work), None)
             }
             node_type::MEM_ALLOC => {
@@ -106,8 +142,15 @@ impl State {
                 (context, Action::Work(work), Some(address))
             }
             // SAFETY: above.
-            node_type::MEM_FREE => (context, Action::Work(self.free_work(unsafe { of.address })?), None),
-            other => fail!(NOT_SUPPORTED, "graph nodes of type {other} are not emulated"),
+            node_type::MEM_FREE => (
+                context,
+                Action::Work(self.free_work(unsafe { of.address })?),
+                None,
+            ),
+            other => fail!(
+                NOT_SUPPORTED,
+                "graph nodes of type {other} are not emulated"
+            ),
         })
     }
 
@@ -123,7 +166,12 @@ impl State {
         let action = Action::Work(work);
         let of = self.nodes.get_mut(node)?;
         if of.action.kind() != action.kind() {
-            fail!(INVALID_VALUE, "node {node:?} is of type {}, the parameters of {}", of.action.kind(), action.kind());
+            fail!(
+                INVALID_VALUE,
+                "node {node:?} is of type {}, the parameters of {}",
+                of.action.kind(),
+                action.kind()
+            );
         }
         of.action = action;
         Ok(())
@@ -144,7 +192,11 @@ impl State {
 
     /// The context of a node: the one given, or the current.
     fn node_context(&self, context: Handle<Context>) -> Result<Handle<Context>> {
-        if context.is_null() { self.current() } else { self.usable(context) }
+        if context.is_null() {
+            self.current()
+        } else {
+            self.usable(context)
+        }
     }
 }
 
@@ -153,7 +205,10 @@ struct Needs(In<Handle<GraphNode>>, usize);
 
 fn host_work(params: &HostNodeParams) -> Result<Work> {
     match params.function {
-        Some(function) => Ok(Work::Host(HostCall::Function(function, HostPointer(params.user_data.cast())))),
+        Some(function) => Ok(Work::Host(HostCall::Function(
+            function,
+            HostPointer(params.user_data.cast()),
+        ))),
         None => Err(null("fn")),
     }
 }
@@ -173,7 +228,12 @@ impl From<KernelNodeParamsV1> for KernelNodeParams {
     }
 }
 
-fn add_kernel(out: Out<Handle<GraphNode>>, graph: Handle<Graph>, needs: Needs, params: KernelNodeParams) -> Result<()> {
+fn add_kernel(
+    out: Out<Handle<GraphNode>>,
+    graph: Handle<Graph>,
+    needs: Needs,
+    params: KernelNodeParams,
+) -> Result<()> {
     out.check("phGraphNode")?;
     let mut state = lock()?;
     let (context, work) = state.kernel_work(&params)?;
@@ -211,7 +271,12 @@ fn event_of(node: Handle<GraphNode>, kind: u32) -> Result<Handle<Event>> {
     }
 }
 
-fn add_any(out: Out<Handle<GraphNode>>, graph: Handle<Graph>, needs: Needs, params: Out<NodeParams>) -> Result<()> {
+fn add_any(
+    out: Out<Handle<GraphNode>>,
+    graph: Handle<Graph>,
+    needs: Needs,
+    params: Out<NodeParams>,
+) -> Result<()> {
     out.check("phGraphNode")?;
     let mut given = params.get()?;
     let mut state = lock()?;

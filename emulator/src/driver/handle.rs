@@ -56,7 +56,10 @@ impl<T: Kind> Handle<T> {
     fn fresh() -> Handle<T> {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        Handle(MARK | (u64::from(T::TAG) << TAG_SHIFT) | (serial << 4), PhantomData)
+        Handle(
+            MARK | (u64::from(T::TAG) << TAG_SHIFT) | (serial << 4),
+            PhantomData,
+        )
     }
 }
 
@@ -101,7 +104,9 @@ pub(crate) struct Table<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Table { entries: BTreeMap::new() }
+        Table {
+            entries: BTreeMap::new(),
+        }
     }
 }
 
@@ -121,20 +126,33 @@ impl<T: Kind> Table<T> {
         if handle.is_null() {
             return error(T::MISSING, format!("the {} is null", T::WHAT));
         }
-        let why = if handle.is_kind::<T>() { "was destroyed" } else { "is not one" };
-        error(T::MISSING, format!("{handle:?}, given as a {}, {why}", T::WHAT))
+        let why = if handle.is_kind::<T>() {
+            "was destroyed"
+        } else {
+            "is not one"
+        };
+        error(
+            T::MISSING,
+            format!("{handle:?}, given as a {}, {why}", T::WHAT),
+        )
     }
 
     pub(crate) fn get(&self, handle: Handle<T>) -> Result<&T> {
-        self.entries.get(&handle).ok_or_else(|| Self::missing(handle))
+        self.entries
+            .get(&handle)
+            .ok_or_else(|| Self::missing(handle))
     }
 
     pub(crate) fn get_mut(&mut self, handle: Handle<T>) -> Result<&mut T> {
-        self.entries.get_mut(&handle).ok_or_else(|| Self::missing(handle))
+        self.entries
+            .get_mut(&handle)
+            .ok_or_else(|| Self::missing(handle))
     }
 
     pub(crate) fn remove(&mut self, handle: Handle<T>) -> Result<T> {
-        self.entries.remove(&handle).ok_or_else(|| Self::missing(handle))
+        self.entries
+            .remove(&handle)
+            .ok_or_else(|| Self::missing(handle))
     }
 
     pub(crate) fn contains(&self, handle: Handle<T>) -> bool {
@@ -177,9 +195,17 @@ mod tests {
         let apple = apples.insert(Apple);
         let pear = pears.insert(Pear);
         assert!(apples.get(apple).is_ok());
-        let wrong = pears.get(Handle::from_raw(apple.raw())).map(|_| ()).unwrap_err();
+        let wrong = pears
+            .get(Handle::from_raw(apple.raw()))
+            .map(|_| ())
+            .unwrap_err();
         assert_eq!(wrong.code, CuResult::INVALID_CONTEXT);
-        assert!(wrong.message.unwrap().contains("given as a pear, is not one"));
+        assert!(
+            wrong
+                .message
+                .unwrap()
+                .contains("given as a pear, is not one")
+        );
         assert!(pears.remove(pear).is_ok());
         let stale = pears.get(pear).map(|_| ()).unwrap_err();
         assert!(stale.message.unwrap().ends_with("was destroyed"));

@@ -64,12 +64,21 @@ fn parameters(kernel: &exec::Kernel, params: Pointers, extra: Pointers) -> Resul
     }
     match (params.0.is_null(), extra.0.is_null()) {
         (false, false) => fail!(INVALID_VALUE, "both kernelParams and extra are given"),
-        (true, true) => fail!(INVALID_VALUE, "{} takes {} parameters, none are given", kernel.name, kernel.params.len()),
+        (true, true) => fail!(
+            INVALID_VALUE,
+            "{} takes {} parameters, none are given",
+            kernel.name,
+            kernel.params.len()
+        ),
         (false, true) => {
             for (index, param) in kernel.params.iter().enumerate() {
                 let from = params.at(index).cast::<u8>();
                 if from.is_null() {
-                    fail!(INVALID_VALUE, "the pointer to parameter {index} of {} is null", kernel.name);
+                    fail!(
+                        INVALID_VALUE,
+                        "the pointer to parameter {index} of {} is null",
+                        kernel.name
+                    );
                 }
                 // SAFETY: the API's caller vouches for the parameter's bytes at its pointer.
                 let bytes = unsafe { std::slice::from_raw_parts(from, param.size as usize) };
@@ -79,7 +88,12 @@ fn parameters(kernel: &exec::Kernel, params: Pointers, extra: Pointers) -> Resul
         (true, false) => {
             let (buffer, len) = parameter_buffer(extra)?;
             if len < block.len() {
-                fail!(INVALID_VALUE, "the parameter buffer has {len} bytes, {} takes {}", kernel.name, block.len());
+                fail!(
+                    INVALID_VALUE,
+                    "the parameter buffer has {len} bytes, {} takes {}",
+                    kernel.name,
+                    block.len()
+                );
             }
             // SAFETY: the API's caller vouches for the bytes of the buffer, which are at least these.
             let given = unsafe { std::slice::from_raw_parts(buffer, block.len()) };
@@ -97,13 +111,18 @@ fn parameter_buffer(extra: Pointers) -> Result<(*const u8, usize)> {
         match extra.at(at) as usize {
             PARAM_END => break,
             PARAM_BUFFER => buffer = extra.at(at + 1).cast(),
-            PARAM_BUFFER_SIZE => len = In::from_pointer(extra.at(at + 1).cast::<usize>()).get("the buffer's size")?,
+            PARAM_BUFFER_SIZE => {
+                len = In::from_pointer(extra.at(at + 1).cast::<usize>()).get("the buffer's size")?
+            }
             other => fail!(INVALID_VALUE, "{other:#x} in the list of extra options"),
         }
         at += 2;
     }
     if buffer.is_null() {
-        fail!(INVALID_VALUE, "the list of extra options names no parameter buffer");
+        fail!(
+            INVALID_VALUE,
+            "the list of extra options names no parameter buffer"
+        );
     }
     Ok((buffer, len))
 }
@@ -122,23 +141,42 @@ fn check(function: &Function, profile: &Profile, shape: &Shape) -> Result<Launch
     let kernel = &function.kernel;
     let name = &kernel.name;
     for (what, given, limits) in [("grid", shape.grid, GRID), ("block", shape.block, BLOCK)] {
-        if given.iter().zip(limits).any(|(g, limit)| *g == 0 || *g > limit) {
-            fail!(INVALID_VALUE, "{name}: {what} {given:?}: from [1, 1, 1] to {limits:?}");
+        if given
+            .iter()
+            .zip(limits)
+            .any(|(g, limit)| *g == 0 || *g > limit)
+        {
+            fail!(
+                INVALID_VALUE,
+                "{name}: {what} {given:?}: from [1, 1, 1] to {limits:?}"
+            );
         }
     }
     let threads = shape.block.iter().product::<u32>();
     if threads > THREADS_PER_BLOCK {
-        fail!(INVALID_VALUE, "{name}: block {:?} has {threads} threads: at most {THREADS_PER_BLOCK}", shape.block);
+        fail!(
+            INVALID_VALUE,
+            "{name}: block {:?} has {threads} threads: at most {THREADS_PER_BLOCK}",
+            shape.block
+        );
     }
     if let Some(required) = kernel.required_threads
         && required != shape.block
     {
-        fail!(INVALID_VALUE, "{name}: block {:?}: the kernel requires {required:?}", shape.block);
+        fail!(
+            INVALID_VALUE,
+            "{name}: block {:?}: the kernel requires {required:?}",
+            shape.block
+        );
     }
     if let Some(bound) = kernel.max_threads
         && threads > bound.iter().product()
     {
-        fail!(INVALID_VALUE, "{name}: block {:?} has {threads} threads: its launch bounds are {bound:?}", shape.block);
+        fail!(
+            INVALID_VALUE,
+            "{name}: block {:?} has {threads} threads: its launch bounds are {bound:?}",
+            shape.block
+        );
     }
     let warps = threads.div_ceil(32);
     let registers = warps * registers_per_warp(function.registers);
@@ -168,7 +206,10 @@ fn check(function: &Function, profile: &Profile, shape: &Shape) -> Result<Launch
         let room = u64::from(blocks_per_sm(profile, need)) * u64::from(profile.sm_count);
         let blocks: u64 = shape.grid.iter().map(|g| u64::from(*g)).product();
         if blocks > room {
-            fail!(COOPERATIVE_LAUNCH_TOO_LARGE, "{name}: {blocks} blocks at once: the device holds {room}");
+            fail!(
+                COOPERATIVE_LAUNCH_TOO_LARGE,
+                "{name}: {blocks} blocks at once: the device holds {room}"
+            );
         }
     }
     Ok(LaunchConfig {
@@ -186,25 +227,55 @@ fn cluster(function: &Function, profile: &Profile, shape: &Shape) -> Result<[u32
     let compiled = (kernel.cluster != [1, 1, 1]).then_some(kernel.cluster);
     let cluster = match (shape.cluster, compiled) {
         (Some(asked), Some(compiled)) if asked != compiled => {
-            fail!(INVALID_CLUSTER_SIZE, "{}: cluster {asked:?}: the kernel was compiled for {compiled:?}", kernel.name)
+            fail!(
+                INVALID_CLUSTER_SIZE,
+                "{}: cluster {asked:?}: the kernel was compiled for {compiled:?}",
+                kernel.name
+            )
         }
         (Some(asked), _) => asked,
         (None, Some(compiled)) => compiled,
         (None, None) => return Ok([1, 1, 1]),
     };
-    let size = cluster.iter().try_fold(1u32, |size, c| size.checked_mul(*c)).unwrap_or(u32::MAX);
+    let size = cluster
+        .iter()
+        .try_fold(1u32, |size, c| size.checked_mul(*c))
+        .unwrap_or(u32::MAX);
     if size == 1 {
         return Ok(cluster);
     }
     if profile.compute_capability.0 < 9 {
-        fail!(INVALID_CLUSTER_SIZE, "{}: cluster {cluster:?}: {} has no clusters", kernel.name, profile.name);
+        fail!(
+            INVALID_CLUSTER_SIZE,
+            "{}: cluster {cluster:?}: {} has no clusters",
+            kernel.name,
+            profile.name
+        );
     }
-    let limit = if function.non_portable_clusters { CLUSTER } else { PORTABLE_CLUSTER };
+    let limit = if function.non_portable_clusters {
+        CLUSTER
+    } else {
+        PORTABLE_CLUSTER
+    };
     if size == 0 || size > limit {
-        fail!(INVALID_CLUSTER_SIZE, "{}: cluster {cluster:?} has {size} blocks: from 1 to {limit}", kernel.name);
+        fail!(
+            INVALID_CLUSTER_SIZE,
+            "{}: cluster {cluster:?} has {size} blocks: from 1 to {limit}",
+            kernel.name
+        );
     }
-    if shape.grid.iter().zip(cluster).any(|(grid, cluster)| grid % cluster != 0) {
-        fail!(INVALID_VALUE, "{}: grid {:?} is no multiple of the cluster {cluster:?}", kernel.name, shape.grid);
+    if shape
+        .grid
+        .iter()
+        .zip(cluster)
+        .any(|(grid, cluster)| grid % cluster != 0)
+    {
+        fail!(
+            INVALID_VALUE,
+            "{}: grid {:?} is no multiple of the cluster {cluster:?}",
+            kernel.name,
+            shape.grid
+        );
     }
     Ok(cluster)
 }
@@ -224,17 +295,33 @@ impl State {
         let profile = self.profile_of(of.context)?;
         let config = check(of, profile, shape)?;
         let params = parameters(&of.kernel, params, extra)?;
-        let launch = Launch { function, kernel: of.kernel.clone(), config, params, registers: of.registers };
+        let launch = Launch {
+            function,
+            kernel: of.kernel.clone(),
+            config,
+            params,
+            registers: of.registers,
+        };
         Ok((of.context, Arc::new(launch)))
     }
 }
 
-fn launch(function: Handle<Function>, shape: &Shape, stream: Handle<Stream>, params: Pointers, extra: Pointers) -> Result<()> {
+fn launch(
+    function: Handle<Function>,
+    shape: &Shape,
+    stream: Handle<Stream>,
+    params: Pointers,
+    extra: Pointers,
+) -> Result<()> {
     let mut state = lock()?;
     let stream = state.stream(stream)?;
     let (context, launch) = state.prepare(function, shape, params, extra)?;
     if context != state.streams.get(stream)?.context {
-        fail!(INVALID_HANDLE, "{}: function and stream are of different contexts", launch.kernel.name);
+        fail!(
+            INVALID_HANDLE,
+            "{}: function and stream are of different contexts",
+            launch.kernel.name
+        );
     }
     state.put(stream, Work::Launch(launch))?;
     Ok(())
@@ -263,7 +350,9 @@ fn attributes(config: &LaunchArguments) -> Result<Vec<LaunchAttribute>> {
 
 /// The cluster that a launch's attributes ask for.
 pub(crate) fn cluster_of(config: &LaunchArguments) -> Result<Option<[u32; 3]>> {
-    let found = attributes(config)?.into_iter().find(|a| a.id == attribute::CLUSTER_DIMENSION);
+    let found = attributes(config)?
+        .into_iter()
+        .find(|a| a.id == attribute::CLUSTER_DIMENSION);
     Ok(found.map(|a| [a.value[0], a.value[1], a.value[2]]))
 }
 
@@ -290,7 +379,13 @@ fn shape_of(config: &LaunchArguments) -> Result<Shape> {
         }
     }
     let cluster = cluster_of(config)?;
-    Ok(Shape { grid: config.grid, block: config.block, shared_bytes: config.shared_bytes, cooperative, cluster })
+    Ok(Shape {
+        grid: config.grid,
+        block: config.block,
+        shared_bytes: config.shared_bytes,
+        cooperative,
+        cluster,
+    })
 }
 
 driver_calls! { EXPORTS:

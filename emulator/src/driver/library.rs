@@ -46,7 +46,11 @@ impl Kind for Kernel {
 
 impl State {
     /// The library's module in a context, loaded on first use.
-    fn module_of(&mut self, library: Handle<Library>, context: Handle<Context>) -> Result<Handle<Module>> {
+    fn module_of(
+        &mut self,
+        library: Handle<Library>,
+        context: Handle<Context>,
+    ) -> Result<Handle<Module>> {
         self.usable(context)?;
         let of = self.libraries.get(library)?;
         if let Some(module) = of.modules.get(&context) {
@@ -55,26 +59,43 @@ impl State {
         let profile = self.profile_of(context)?;
         let compiled = match of.compiled.get(&profile.sm()) {
             Some(compiled) => compiled.clone()?,
-            None => fail!(NO_BINARY_FOR_GPU, "the library was not compiled for sm_{}", profile.sm()),
+            None => fail!(
+                NO_BINARY_FOR_GPU,
+                "the library was not compiled for sm_{}",
+                profile.sm()
+            ),
         };
         let device = self.contexts.get(context)?.device;
         let loaded = load(&compiled, profile, &self.space.clone(), device)?;
         let module = self.add_module(context, loaded, &compiled, Some(library))?;
-        self.libraries.get_mut(library)?.modules.insert(context, module);
+        self.libraries
+            .get_mut(library)?
+            .modules
+            .insert(context, module);
         let set: Vec<_> = (self.kernels.iter())
             .filter(|(_, k)| k.library == library)
-            .flat_map(|(_, k)| k.attributes.iter().map(|(key, value)| (k.name.clone(), *key, *value)))
+            .flat_map(|(_, k)| {
+                k.attributes
+                    .iter()
+                    .map(|(key, value)| (k.name.clone(), *key, *value))
+            })
             .filter(|(_, (of, _), _)| *of == device as usize)
             .collect();
         for (name, (_, attribute), value) in set {
             let function = self.function_named(module, &name.to_string_lossy())?;
-            self.functions.get_mut(function)?.set_attribute(attribute, value, profile)?;
+            self.functions
+                .get_mut(function)?
+                .set_attribute(attribute, value, profile)?;
         }
         Ok(module)
     }
 
     /// The kernel's function in a context.
-    pub(crate) fn function_of_kernel(&mut self, kernel: Handle<Kernel>, context: Handle<Context>) -> Result<Handle<Function>> {
+    pub(crate) fn function_of_kernel(
+        &mut self,
+        kernel: Handle<Kernel>,
+        context: Handle<Context>,
+    ) -> Result<Handle<Function>> {
         let of = self.kernels.get(kernel)?;
         let (library, name) = (of.library, of.name.to_string_lossy().into_owned());
         let module = self.module_of(library, context)?;
@@ -95,11 +116,16 @@ impl State {
     }
 }
 
-fn load_library(out: Out<Handle<Library>>, images: Result<Vec<Image<'_>>, ImageError>) -> Result<()> {
+fn load_library(
+    out: Out<Handle<Library>>,
+    images: Result<Vec<Image<'_>>, ImageError>,
+) -> Result<()> {
     let profiles: Vec<&'static Profile> = lock()?.devices.iter().map(|d| d.profile).collect();
     let mut compiled = BTreeMap::new();
     for profile in profiles {
-        compiled.entry(profile.sm()).or_insert_with(|| compile(images.clone(), profile).map(Arc::new));
+        compiled
+            .entry(profile.sm())
+            .or_insert_with(|| compile(images.clone(), profile).map(Arc::new));
     }
     // A library that no device can run is an error at once.
     let usable = compiled.values().find_map(|c| c.as_ref().ok());
@@ -114,11 +140,23 @@ fn load_library(out: Out<Handle<Library>>, images: Result<Vec<Image<'_>>, ImageE
         .map(|f| f.name.clone())
         .collect();
     let mut state = lock()?;
-    let library = state.libraries.insert(Library { compiled, kernels: BTreeMap::new(), modules: BTreeMap::new() });
+    let library = state.libraries.insert(Library {
+        compiled,
+        kernels: BTreeMap::new(),
+        modules: BTreeMap::new(),
+    });
     for name in names {
         let text = CString::new(name.as_str()).unwrap_or_default();
-        let kernel = state.kernels.insert(Kernel { library, name: text, attributes: BTreeMap::new() });
-        state.libraries.get_mut(library)?.kernels.insert(name, kernel);
+        let kernel = state.kernels.insert(Kernel {
+            library,
+            name: text,
+            attributes: BTreeMap::new(),
+        });
+        state
+            .libraries
+            .get_mut(library)?
+            .kernels
+            .insert(name, kernel);
     }
     out.put(library)
 }

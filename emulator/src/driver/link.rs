@@ -26,7 +26,10 @@ const FATBINARY: u32 = 2;
 
 fn add(link: Handle<Link>, kind: u32, mut bytes: Vec<u8>, options: JitOptions) -> Result<()> {
     if !matches!(kind, PTX | FATBINARY) {
-        fail!(NOT_SUPPORTED, "input type {kind}: the emulator executes PTX, alone or in a fat binary");
+        fail!(
+            NOT_SUPPORTED,
+            "input type {kind}: the emulator executes PTX, alone or in a fat binary"
+        );
     }
     let mut state = lock()?;
     let profile = state.profile_of(state.current()?)?;

@@ -28,7 +28,10 @@ pub(crate) struct Compiled {
 }
 
 /// Chooses and parses what the device runs.
-pub(crate) fn compile(images: Result<Vec<Image<'_>>, ImageError>, profile: &Profile) -> Result<Compiled> {
+pub(crate) fn compile(
+    images: Result<Vec<Image<'_>>, ImageError>,
+    profile: &Profile,
+) -> Result<Compiled> {
     let images = images.map_err(bad_image)?;
     let device = profile.compute_capability;
     let Some(chosen) = image::select(&images, device) else {
@@ -38,7 +41,11 @@ pub(crate) fn compile(images: Result<Vec<Image<'_>>, ImageError>, profile: &Prof
             "no PTX for compute capability {}.{} (the emulator executes PTX, not machine code); the image holds: {}",
             device.0,
             device.1,
-            if there.is_empty() { "nothing".into() } else { there.join(", ") }
+            if there.is_empty() {
+                "nothing".into()
+            } else {
+                there.join(", ")
+            }
         );
     };
     let text = chosen.text().map_err(bad_image)?;
@@ -47,7 +54,10 @@ pub(crate) fn compile(images: Result<Vec<Image<'_>>, ImageError>, profile: &Prof
     if let Some(code) = image::select_machine_code(&images, device) {
         let bytes = code.contents().map_err(bad_image)?;
         for kernel in image::cubin::kernels(&bytes).map_err(bad_image)? {
-            let found = Resources { registers: kernel.registers, local_bytes: kernel.stack_bytes };
+            let found = Resources {
+                registers: kernel.registers,
+                local_bytes: kernel.stack_bytes,
+            };
             resources.insert(kernel.name, found);
         }
     }
@@ -63,10 +73,17 @@ fn describe(image: &Image<'_>) -> String {
 }
 
 /// Loads what was compiled onto a device.
-pub(crate) fn load(compiled: &Compiled, profile: &Profile, space: &AddressSpace, device: u32) -> Result<exec::Module> {
+pub(crate) fn load(
+    compiled: &Compiled,
+    profile: &Profile,
+    space: &AddressSpace,
+    device: u32,
+) -> Result<exec::Module> {
     exec::Module::load(&compiled.syntax, profile.sm(), space, device).map_err(|e| {
         let code = match &e {
-            LoadError::Unsupported { .. } | LoadError::Invalid { .. } | LoadError::Unresolved(_) => CuResult::INVALID_PTX,
+            LoadError::Unsupported { .. }
+            | LoadError::Invalid { .. }
+            | LoadError::Unresolved(_) => CuResult::INVALID_PTX,
             LoadError::Target { .. } => CuResult::NO_BINARY_FOR_GPU,
             LoadError::Memory(_) => CuResult::OUT_OF_MEMORY,
         };
@@ -112,7 +129,11 @@ impl JitOptions {
         if let Some(unknown) = names.iter().find(|n| **n > 34) {
             fail!(INVALID_VALUE, "JIT option {unknown}");
         }
-        Ok(JitOptions { names, values, slots })
+        Ok(JitOptions {
+            names,
+            values,
+            slots,
+        })
     }
 
     fn value(&self, name: u32) -> Option<(usize, *mut c_void)> {
@@ -134,7 +155,9 @@ impl JitOptions {
     }
 
     fn fill(&self, buffer: u32, bytes: u32, text: &str) -> Result<()> {
-        let (Some((_, buffer)), Some((slot, len))) = (self.value(buffer), self.value(bytes)) else { return Ok(()) };
+        let (Some((_, buffer)), Some((slot, len))) = (self.value(buffer), self.value(bytes)) else {
+            return Ok(());
+        };
         let len = len as usize;
         if buffer.is_null() || len == 0 {
             return Ok(());

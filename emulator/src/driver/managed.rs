@@ -36,15 +36,24 @@ impl State {
 /// The location that old calls mean by a device number.
 fn location_of(device: Ordinal) -> Location {
     match device {
-        CPU => Location { kind: location_type::HOST, id: 0 },
-        id => Location { kind: location_type::DEVICE, id },
+        CPU => Location {
+            kind: location_type::HOST,
+            id: 0,
+        },
+        id => Location {
+            kind: location_type::DEVICE,
+            id,
+        },
     }
 }
 
 /// The device number by which old attributes name a location.
 fn ordinal_of(location: Option<Location>) -> i32 {
     match location {
-        Some(Location { kind: location_type::DEVICE, id }) => id,
+        Some(Location {
+            kind: location_type::DEVICE,
+            id,
+        }) => id,
         Some(_) => CPU,
         None => INVALID,
     }
@@ -68,7 +77,9 @@ fn advise(address: u64, bytes: usize, advice: u32, location: Location) -> Result
                 of.accessed_by.push(id);
             }
         }
-        6 => of.accessed_by.retain(|id| *id != ordinal_of(Some(location))),
+        6 => of
+            .accessed_by
+            .retain(|id| *id != ordinal_of(Some(location))),
         _ => fail!(INVALID_VALUE, "advice {advice}: expected 1 to 6"),
     }
     Ok(())
@@ -87,12 +98,24 @@ fn prefetch(address: u64, bytes: usize, location: Location, stream: Handle<Strea
 }
 
 /// Words of the attribute's value, `count` of them for `ACCESSED_BY`.
-fn range_attribute(state: &mut State, attribute: u32, address: u64, bytes: usize, count: usize) -> Result<Vec<i32>> {
+fn range_attribute(
+    state: &mut State,
+    attribute: u32,
+    address: u64,
+    bytes: usize,
+    count: usize,
+) -> Result<Vec<i32>> {
     let of = &state.managed_record(address, bytes)?.advice;
     Ok(match attribute {
         1 => vec![i32::from(of.read_mostly)],
         2 => vec![ordinal_of(of.preferred)],
-        3 => of.accessed_by.iter().copied().chain(std::iter::repeat(INVALID)).take(count).collect(),
+        3 => of
+            .accessed_by
+            .iter()
+            .copied()
+            .chain(std::iter::repeat(INVALID))
+            .take(count)
+            .collect(),
         4 => vec![ordinal_of(of.prefetched)],
         5 => vec![of.preferred.map_or(0, |l| l.kind)],
         6 => vec![of.preferred.map_or(0, |l| l.id)],

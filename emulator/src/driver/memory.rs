@@ -65,12 +65,18 @@ impl Record {
             MemoryKind::Registered(_) => "registered host memory",
             MemoryKind::Managed => "managed memory",
         };
-        format!("{} bytes of {sort} at {:#x} (allocation {})", self.size, self.base, self.allocation.serial)
+        format!(
+            "{} bytes of {sort} at {:#x} (allocation {})",
+            self.size, self.base, self.allocation.serial
+        )
     }
 
     /// Whether its bytes count against the device.
     fn on_device(&self) -> bool {
-        matches!(self.kind, MemoryKind::Device | MemoryKind::Pooled(_) | MemoryKind::Graph)
+        matches!(
+            self.kind,
+            MemoryKind::Device | MemoryKind::Pooled(_) | MemoryKind::Graph
+        )
     }
 }
 
@@ -102,9 +108,15 @@ impl State {
         let size = bytes as u64;
         let free = self.devices[device].free_bytes();
         if size > free {
-            fail!(OUT_OF_MEMORY, "{size} bytes asked for, {free} bytes of device {device} are free");
+            fail!(
+                OUT_OF_MEMORY,
+                "{size} bytes asked for, {free} bytes of device {device} are free"
+            );
         }
-        let allocation = self.space.allocate(size, Owner::Device(device as u32), None).map_err(bad_address)?;
+        let allocation = self
+            .space
+            .allocate(size, Owner::Device(device as u32), None)
+            .map_err(bad_address)?;
         self.devices[device].used += size;
         Ok(self.remember(allocation, kind, context, device as u32, hidden))
     }
@@ -143,8 +155,13 @@ impl State {
     /// The base of the managed allocation that holds a range.
     pub(crate) fn managed(&self, address: u64, len: u64) -> Result<u64> {
         match self.record_at(address) {
-            Some(r) if r.kind == MemoryKind::Managed && address - r.base + len <= r.size => Ok(r.base),
-            _ => fail!(INVALID_VALUE, "{len} bytes at {address:#x} are not within managed memory"),
+            Some(r) if r.kind == MemoryKind::Managed && address - r.base + len <= r.size => {
+                Ok(r.base)
+            }
+            _ => fail!(
+                INVALID_VALUE,
+                "{len} bytes at {address:#x} are not within managed memory"
+            ),
         }
     }
 
@@ -159,13 +176,18 @@ impl State {
     /// Why an address cannot be touched yet: its stream-ordered allocation was not reached.
     pub(crate) fn hidden_at(&self, address: u64) -> Option<String> {
         self.record_at(address).filter(|r| r.hidden).map(|r| {
-            format!("{} is used at {address:#x} before its allocation in stream order", r.describe())
+            format!(
+                "{} is used at {address:#x} before its allocation in stream order",
+                r.describe()
+            )
         })
     }
 
     /// Frees an allocation at once.
     pub(crate) fn free_now(&mut self, base: u64) {
-        let Some(record) = self.memory.remove(&base) else { return };
+        let Some(record) = self.memory.remove(&base) else {
+            return;
+        };
         if record.on_device() {
             let device = &mut self.devices[record.device as usize];
             device.used = device.used.saturating_sub(record.size);
@@ -181,11 +203,21 @@ impl State {
     }
 
     /// The base of the allocation at `address`, which must be its first byte and not be freed already.
-    pub(crate) fn freeable(&self, address: u64, which: impl Fn(MemoryKind) -> bool) -> Result<&Record> {
+    pub(crate) fn freeable(
+        &self,
+        address: u64,
+        which: impl Fn(MemoryKind) -> bool,
+    ) -> Result<&Record> {
         match self.memory.get(&address) {
-            Some(record) if record.freeing => fail!(INVALID_VALUE, "{} is freed already", record.describe()),
+            Some(record) if record.freeing => {
+                fail!(INVALID_VALUE, "{} is freed already", record.describe())
+            }
             Some(record) if which(record.kind) => Ok(record),
-            Some(record) => fail!(INVALID_VALUE, "this call does not free {}", record.describe()),
+            Some(record) => fail!(
+                INVALID_VALUE,
+                "this call does not free {}",
+                record.describe()
+            ),
             None => match self.record_at(address) {
                 Some(inside) => fail!(
                     INVALID_VALUE,
@@ -195,7 +227,10 @@ impl State {
                 ),
                 None => match self.space.freed(address) {
                     Some((base, size)) => {
-                        fail!(INVALID_VALUE, "freed twice: {size} bytes at {base:#x} were freed before")
+                        fail!(
+                            INVALID_VALUE,
+                            "freed twice: {size} bytes at {base:#x} were freed before"
+                        )
                     }
                     None => fail!(INVALID_VALUE, "no allocation begins at {address:#x}"),
                 },
@@ -225,8 +260,17 @@ fn allocate_host(out: Out<u64>, bytes: usize, flags: u32) -> Result<()> {
     let context = state.current()?;
     state.forbid_while_capturing("cuMemHostAlloc")?;
     let device = state.current_device()? as u32;
-    let allocation = state.space.allocate_host(None, bytes as u64, Owner::Host).map_err(bad_address)?;
-    out.put(state.remember(allocation, MemoryKind::Pinned(flags), context, device, false))
+    let allocation = state
+        .space
+        .allocate_host(None, bytes as u64, Owner::Host)
+        .map_err(bad_address)?;
+    out.put(state.remember(
+        allocation,
+        MemoryKind::Pinned(flags),
+        context,
+        device,
+        false,
+    ))
 }
 
 /// Waits for the context's work, as the driver does before it frees what that work may use, then frees.

@@ -38,23 +38,50 @@ impl State {
         library: Option<Handle<Library>>,
     ) -> Result<Handle<Module>> {
         let profile = self.profile_of(context)?;
-        let kernels: Vec<_> = module.kernels.iter().map(|(name, kernel)| (name.clone(), kernel.clone())).collect();
-        let handle = self.modules.insert(Module { context, module, functions: BTreeMap::new(), library });
+        let kernels: Vec<_> = module
+            .kernels
+            .iter()
+            .map(|(name, kernel)| (name.clone(), kernel.clone()))
+            .collect();
+        let handle = self.modules.insert(Module {
+            context,
+            module,
+            functions: BTreeMap::new(),
+            library,
+        });
         for (name, kernel) in kernels {
             let resources = compiled.resources.get(&name).copied();
-            let function = Function::new(context, handle, kernel, resources, profile, compiled.syntax.target);
+            let function = Function::new(
+                context,
+                handle,
+                kernel,
+                resources,
+                profile,
+                compiled.syntax.target,
+            );
             let function = self.functions.insert(function);
-            self.modules.get_mut(handle)?.functions.insert(name, function);
+            self.modules
+                .get_mut(handle)?
+                .functions
+                .insert(name, function);
         }
         Ok(handle)
     }
 
     /// The function of that name.
-    pub(crate) fn function_named(&self, module: Handle<Module>, name: &str) -> Result<Handle<Function>> {
+    pub(crate) fn function_named(
+        &self,
+        module: Handle<Module>,
+        name: &str,
+    ) -> Result<Handle<Function>> {
         let of = self.modules.get(module)?;
         match of.functions.get(name) {
             Some(function) => Ok(*function),
-            None => fail!(NOT_FOUND, "no kernel `{name}` (there are: {})", listed(of.functions.keys())),
+            None => fail!(
+                NOT_FOUND,
+                "no kernel `{name}` (there are: {})",
+                listed(of.functions.keys())
+            ),
         }
     }
 
@@ -63,7 +90,11 @@ impl State {
         let of = self.modules.get(module)?;
         match of.module.globals.get(name) {
             Some(global) => Ok((global.allocation.address, global.size)),
-            None => fail!(NOT_FOUND, "no variable `{name}` (there are: {})", listed(of.module.globals.keys())),
+            None => fail!(
+                NOT_FOUND,
+                "no variable `{name}` (there are: {})",
+                listed(of.module.globals.keys())
+            ),
         }
     }
 
@@ -79,7 +110,12 @@ impl State {
 
     /// Unloads every module of a context that goes.
     pub(crate) fn unload_all(&mut self, context: Handle<Context>) {
-        let of: Vec<_> = self.modules.iter().filter(|(_, m)| m.context == context).map(|(h, _)| h).collect();
+        let of: Vec<_> = self
+            .modules
+            .iter()
+            .filter(|(_, m)| m.context == context)
+            .map(|(h, _)| h)
+            .collect();
         for module in of {
             // It was just found in the table.
             let _ = self.unload(module);
@@ -114,7 +150,10 @@ fn load_images(out: Out<Handle<Module>>, images: Result<Vec<Image<'_>>, ImageErr
     state = lock()?;
     if state.usable(context).is_err() {
         module.unload(&space);
-        fail!(CONTEXT_IS_DESTROYED, "the context went while the module was compiled");
+        fail!(
+            CONTEXT_IS_DESTROYED,
+            "the context went while the module was compiled"
+        );
     }
     out.put(state.add_module(context, module, &compiled, None)?)
 }

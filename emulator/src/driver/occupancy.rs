@@ -49,8 +49,15 @@ pub(crate) fn blocks_per_sm(profile: &Profile, need: Need) -> u32 {
         each => profile.registers_per_sm / PARTS / each * PARTS / warps,
     };
     let by_shared = u64::from(profile.shared_per_sm) / shared_per_block(profile, need.shared);
-    let by_shared = if need.shared > u64::from(profile.shared_per_block_optin) { 0 } else { by_shared };
-    by_threads.min(by_registers).min(profile.blocks_per_sm).min(by_shared as u32)
+    let by_shared = if need.shared > u64::from(profile.shared_per_block_optin) {
+        0
+    } else {
+        by_shared
+    };
+    by_threads
+        .min(by_registers)
+        .min(profile.blocks_per_sm)
+        .min(by_shared as u32)
 }
 
 /// The block size with the most resident threads (the largest of several), with its blocks an SM.
@@ -93,15 +100,29 @@ impl Facts {
     }
 
     fn need(&self, threads: u32, dynamic: u64) -> Need {
-        Need { threads, registers: self.registers, shared: self.static_shared + dynamic }
+        Need {
+            threads,
+            registers: self.registers,
+            shared: self.static_shared + dynamic,
+        }
     }
 
     fn blocks(&self, threads: u32, dynamic: u64) -> u32 {
-        if threads > self.max_threads { 0 } else { blocks_per_sm(self.profile, self.need(threads, dynamic)) }
+        if threads > self.max_threads {
+            0
+        } else {
+            blocks_per_sm(self.profile, self.need(threads, dynamic))
+        }
     }
 }
 
-fn max_active_blocks(out: Out<i32>, function: Handle<Function>, threads: i32, dynamic: usize, flags: u32) -> Result<()> {
+fn max_active_blocks(
+    out: Out<i32>,
+    function: Handle<Function>,
+    threads: i32,
+    dynamic: usize,
+    flags: u32,
+) -> Result<()> {
     if threads <= 0 || flags > 1 {
         fail!(INVALID_VALUE, "block size {threads}, flags {flags:#x}");
     }
@@ -125,13 +146,19 @@ fn max_potential_block(
         fail!(INVALID_VALUE, "block size limit {limit}, flags {flags:#x}");
     }
     let facts = Facts::of(function)?;
-    let limit = if limit == 0 { facts.max_threads } else { facts.max_threads.min(limit as u32) };
+    let limit = if limit == 0 {
+        facts.max_threads
+    } else {
+        facts.max_threads.min(limit as u32)
+    };
     let shared = |threads: u32| match by_size {
         // SAFETY: the API's caller gave the function to be called with block sizes.
         Some(by_size) => unsafe { by_size(threads as i32) as u64 },
         None => dynamic as u64,
     };
-    let (size, blocks) = best_block(facts.profile, limit, |threads| facts.need(threads, shared(threads)));
+    let (size, blocks) = best_block(facts.profile, limit, |threads| {
+        facts.need(threads, shared(threads))
+    });
     grid.put((blocks * facts.profile.sm_count) as i32)?;
     block.put(size as i32)
 }
@@ -213,23 +240,65 @@ mod tests {
     #[test]
     fn each_resource_limits_in_its_turn() {
         let h100 = profile("h100");
-        let blocks = |threads, registers, shared| blocks_per_sm(h100, Need { threads, registers, shared });
+        let blocks = |threads, registers, shared| {
+            blocks_per_sm(
+                h100,
+                Need {
+                    threads,
+                    registers,
+                    shared,
+                },
+            )
+        };
         assert_eq!(blocks(1024, 32, 0), 2, "threads: 2048 / 1024");
         assert_eq!(blocks(32, 16, 0), 32, "blocks an SM");
-        assert_eq!(blocks(128, 94, 0), 5, "registers: 96 × 32 a warp, 5 warps a part, 20 warps");
+        assert_eq!(
+            blocks(128, 94, 0),
+            5,
+            "registers: 96 × 32 a warp, 5 warps a part, 20 warps"
+        );
         assert_eq!(blocks(256, 32, 48 << 10), 4, "shared: 49 KiB each of 228");
         assert_eq!(blocks(256, 32, 227 << 10), 1, "all of it");
-        assert_eq!(blocks(256, 32, (227 << 10) + 1), 0, "more than a block may have");
+        assert_eq!(
+            blocks(256, 32, (227 << 10) + 1),
+            0,
+            "more than a block may have"
+        );
         assert_eq!(blocks(1024, 65, 0), 0, "72 × 32 registers a warp, 28 warps");
         assert_eq!(blocks(1025, 16, 0), 0);
         let l4 = profile("l4");
-        assert_eq!(blocks_per_sm(l4, Need { threads: 1024, registers: 32, shared: 0 }), 1, "1536 threads an SM");
-        assert_eq!(blocks_per_sm(l4, Need { threads: 512, registers: 32, shared: 0 }), 3);
+        assert_eq!(
+            blocks_per_sm(
+                l4,
+                Need {
+                    threads: 1024,
+                    registers: 32,
+                    shared: 0
+                }
+            ),
+            1,
+            "1536 threads an SM"
+        );
+        assert_eq!(
+            blocks_per_sm(
+                l4,
+                Need {
+                    threads: 512,
+                    registers: 32,
+                    shared: 0
+                }
+            ),
+            3
+        );
     }
 
     #[test]
     fn the_best_block_keeps_the_most_threads() {
-        let need = |threads| Need { threads, registers: 32, shared: 0 };
+        let need = |threads| Need {
+            threads,
+            registers: 32,
+            shared: 0,
+        };
         assert_eq!(best_block(profile("l4"), 1024, need), (768, 2));
         assert_eq!(best_block(profile("h100"), 1024, need), (1024, 2));
         assert_eq!(best_block(profile("h100"), 100, need).0, 64);

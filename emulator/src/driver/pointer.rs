@@ -50,10 +50,17 @@ fn attribute(state: &State, attribute: u32, address: u64) -> Result<Option<Value
             // A module's variable.
             None => Value::Wide(state.current()?.raw()),
         },
-        2 => Value::Word(if allocation.owner == Owner::Host { memory_type::HOST } else { memory_type::DEVICE }),
+        2 => Value::Word(if allocation.owner == Owner::Host {
+            memory_type::HOST
+        } else {
+            memory_type::DEVICE
+        }),
         3 => Value::Wide(address),
         4 if host => Value::Wide(address),
-        4 => fail!(INVALID_VALUE, "{address:#x} is device memory: it has no host pointer"),
+        4 => fail!(
+            INVALID_VALUE,
+            "{address:#x} is device memory: it has no host pointer"
+        ),
         5 => fail!(NOT_SUPPORTED, "peer-to-peer tokens are not emulated"),
         6 => Value::Bool(record.is_some_and(|r| r.sync_operations)),
         7 | 20 => Value::Wide(allocation.serial),

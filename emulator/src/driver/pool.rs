@@ -70,11 +70,21 @@ impl State {
         }
     }
 
-    fn allocate_in_order(&mut self, pool: Handle<Pool>, bytes: usize, stream: Handle<Stream>) -> Result<u64> {
+    fn allocate_in_order(
+        &mut self,
+        pool: Handle<Pool>,
+        bytes: usize,
+        stream: Handle<Stream>,
+    ) -> Result<u64> {
         let of = self.pools.get(pool)?;
         let device = of.device as usize;
         if of.max_size != 0 && of.used + bytes as u64 > of.max_size {
-            fail!(OUT_OF_MEMORY, "{bytes} bytes asked for, {} of the pool's {} are used", of.used, of.max_size);
+            fail!(
+                OUT_OF_MEMORY,
+                "{bytes} bytes asked for, {} of the pool's {} are used",
+                of.used,
+                of.max_size
+            );
         }
         let context = self.streams.get(stream)?.context;
         if self.capturing(stream)?.is_some() {
@@ -91,14 +101,25 @@ impl State {
         Ok(address)
     }
 
-    fn capture_allocation(&mut self, stream: Handle<Stream>, context: Handle<Context>, device: usize, bytes: usize) -> Result<u64> {
+    fn capture_allocation(
+        &mut self,
+        stream: Handle<Stream>,
+        context: Handle<Context>,
+        device: usize,
+        bytes: usize,
+    ) -> Result<u64> {
         let address = self.allocate_for_graph(context, device, bytes)?;
         self.capture_work(stream, Work::Appear(address))?;
         Ok(address)
     }
 
     /// Memory of a graph's allocation node: there while the graph runs, from that node on.
-    pub(crate) fn allocate_for_graph(&mut self, context: Handle<Context>, device: usize, bytes: usize) -> Result<u64> {
+    pub(crate) fn allocate_for_graph(
+        &mut self,
+        context: Handle<Context>,
+        device: usize,
+        bytes: usize,
+    ) -> Result<u64> {
         let address = self.allocate(context, device, bytes, MemoryKind::Graph, true)?;
         let (now, high) = &mut self.devices[device].graph_memory;
         *now += bytes as u64;
@@ -115,7 +136,12 @@ impl State {
     }
 }
 
-fn allocate(out: Out<u64>, bytes: usize, pool: Option<Handle<Pool>>, stream: Handle<Stream>) -> Result<()> {
+fn allocate(
+    out: Out<u64>,
+    bytes: usize,
+    pool: Option<Handle<Pool>>,
+    stream: Handle<Stream>,
+) -> Result<()> {
     out.check("dptr")?;
     let mut state = lock()?;
     let stream = state.stream(stream)?;

@@ -20,7 +20,10 @@ pub(crate) struct Report {
 impl Report {
     fn new(kind: &str, text: String) -> Report {
         let text = format!("error[{kind}]: {text}");
-        Report { json: json!({ "kind": kind, "text": text }), text }
+        Report {
+            json: json!({ "kind": kind, "text": text }),
+            text,
+        }
     }
 
     /// A kernel's fault.
@@ -34,7 +37,11 @@ impl Report {
             FaultKind::Illegal => "illegal",
         };
         let text = fault.to_string();
-        let (file, line) = fault.source.as_ref().map(|(file, line)| (file, line)).unzip();
+        let (file, line) = fault
+            .source
+            .as_ref()
+            .map(|(file, line)| (file, line))
+            .unzip();
         let json = json!({
             "kind": kind, "text": text, "message": fault.message, "kernel": fault.kernel, "block": fault.block,
             "thread": fault.thread, "lanes": fault.lanes, "ptx_line": fault.ptx_line,
@@ -103,7 +110,10 @@ impl State {
                 .open(path)
                 .and_then(|mut file| writeln!(file, "{json}"));
             if let Err(e) = written {
-                eprintln!("ptx-emulator: counters not written to {}: {e}", path.display());
+                eprintln!(
+                    "ptx-emulator: counters not written to {}: {e}",
+                    path.display()
+                );
             }
         }
         if self.settings.keep_counters {
@@ -125,10 +135,19 @@ mod tests {
 
     #[test]
     fn faults_give_cudas_codes() {
-        assert_eq!(code_of(&FaultKind::Check(Check::Bounds)), CuResult::ILLEGAL_ADDRESS);
-        assert_eq!(code_of(&FaultKind::Check(Check::Alignment)), CuResult::MISALIGNED_ADDRESS);
+        assert_eq!(
+            code_of(&FaultKind::Check(Check::Bounds)),
+            CuResult::ILLEGAL_ADDRESS
+        );
+        assert_eq!(
+            code_of(&FaultKind::Check(Check::Alignment)),
+            CuResult::MISALIGNED_ADDRESS
+        );
         assert_eq!(code_of(&FaultKind::Assert), CuResult::ASSERT);
         assert_eq!(code_of(&FaultKind::Budget), CuResult::LAUNCH_TIMEOUT);
-        assert_eq!(code_of(&FaultKind::Check(Check::SharedRace)), CuResult::LAUNCH_FAILED);
+        assert_eq!(
+            code_of(&FaultKind::Check(Check::SharedRace)),
+            CuResult::LAUNCH_FAILED
+        );
     }
 }

@@ -75,10 +75,18 @@ impl Schedule {
     }
 
     /// Adds work that comes after `needs` (finished ones are ignored).
-    pub(crate) fn submit(&mut self, context: Handle<Context>, work: Work, needs: impl IntoIterator<Item = WorkId>) -> WorkId {
+    pub(crate) fn submit(
+        &mut self,
+        context: Handle<Context>,
+        work: Work,
+        needs: impl IntoIterator<Item = WorkId>,
+    ) -> WorkId {
         let id = self.next;
         self.next += 1;
-        let mut needs: Vec<_> = needs.into_iter().filter(|n| self.pending.contains_key(n)).collect();
+        let mut needs: Vec<_> = needs
+            .into_iter()
+            .filter(|n| self.pending.contains_key(n))
+            .collect();
         needs.sort_unstable();
         needs.dedup();
         for need in &needs {
@@ -93,7 +101,14 @@ impl Schedule {
                 self.ready_eager.insert(id);
             }
         }
-        let entry = Entry { context, work: Some(work), needs, unblocks: Vec::new(), wanted: false, eager };
+        let entry = Entry {
+            context,
+            work: Some(work),
+            needs,
+            unblocks: Vec::new(),
+            wanted: false,
+            eager,
+        };
         self.pending.insert(id, entry);
         self.last_submission = Instant::now();
         id
@@ -107,7 +122,9 @@ impl Schedule {
     pub(crate) fn want(&mut self, id: WorkId) {
         let mut stack = vec![id];
         while let Some(id) = stack.pop() {
-            let Some(entry) = self.pending.get_mut(&id) else { continue };
+            let Some(entry) = self.pending.get_mut(&id) else {
+                continue;
+            };
             if entry.wanted {
                 continue;
             }
@@ -121,7 +138,11 @@ impl Schedule {
 
     /// Unfinished work of a context.
     pub(crate) fn of_context(&self, context: Handle<Context>) -> Vec<WorkId> {
-        self.pending.iter().filter(|(_, e)| e.context == context).map(|(id, _)| *id).collect()
+        self.pending
+            .iter()
+            .filter(|(_, e)| e.context == context)
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// The next work to run, taken out of the ready ones; `None` where nothing may run now.
@@ -156,9 +177,13 @@ impl Schedule {
 
     /// Work is done: what waited for it may become ready.
     pub(crate) fn finish(&mut self, id: WorkId) {
-        let Some(entry) = self.pending.remove(&id) else { return };
+        let Some(entry) = self.pending.remove(&id) else {
+            return;
+        };
         for next in entry.unblocks {
-            let Some(waiting) = self.pending.get_mut(&next) else { continue };
+            let Some(waiting) = self.pending.get_mut(&next) else {
+                continue;
+            };
             waiting.needs.retain(|n| *n != id);
             if waiting.needs.is_empty() {
                 self.ready.insert(next);

@@ -40,29 +40,39 @@ impl Default for Settings {
 
 impl Settings {
     /// Reads the settings and the failures to inject through `get`, which answers as `std::env::var_os` does.
-    pub(crate) fn read(get: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<Failure>), String> {
+    pub(crate) fn read(
+        get: impl Fn(&str) -> Option<String>,
+    ) -> Result<(Settings, Vec<Failure>), String> {
         let mut settings = Settings::default();
         let number = |name: &str| -> Result<Option<u64>, String> {
             match get(name) {
                 None => Ok(None),
                 Some(text) if text.is_empty() => Ok(None),
-                Some(text) => text.parse().map(Some).map_err(|_| format!("{name}: `{text}` is not a number")),
+                Some(text) => text
+                    .parse()
+                    .map(Some)
+                    .map_err(|_| format!("{name}: `{text}` is not a number")),
             }
         };
         if let Some(text) = get("PTX_EMULATOR_DEVICES") {
             settings.devices = parse_devices(&text)?;
         }
         if let Some(text) = get("PTX_EMULATOR_CHECKS") {
-            settings.checks = Checks::parse(&text).map_err(|name| format!("PTX_EMULATOR_CHECKS: no check `{name}`"))?;
+            settings.checks = Checks::parse(&text)
+                .map_err(|name| format!("PTX_EMULATOR_CHECKS: no check `{name}`"))?;
         }
         settings.seed = number("PTX_EMULATOR_SEED")?;
         settings.budget = number("PTX_EMULATOR_BUDGET")?;
         if let Some(threads) = number("PTX_EMULATOR_THREADS")? {
             settings.threads = threads as usize;
         }
-        settings.counters_file = get("PTX_EMULATOR_COUNTERS").filter(|p| !p.is_empty()).map(PathBuf::from);
+        settings.counters_file = get("PTX_EMULATOR_COUNTERS")
+            .filter(|p| !p.is_empty())
+            .map(PathBuf::from);
         let failures = match get("PTX_EMULATOR_FAIL") {
-            Some(text) => Failure::parse_list(&text).map_err(|e| format!("PTX_EMULATOR_FAIL: {e}"))?,
+            Some(text) => {
+                Failure::parse_list(&text).map_err(|e| format!("PTX_EMULATOR_FAIL: {e}"))?
+            }
             None => Vec::new(),
         };
         Ok((settings, failures))
@@ -71,17 +81,31 @@ impl Settings {
 
 /// Profiles by key, comma-separated, at least one.
 fn parse_devices(text: &str) -> Result<Vec<&'static Profile>, String> {
-    let known = || PROFILES.iter().map(|p| p.key).collect::<Vec<_>>().join(", ");
+    let known = || {
+        PROFILES
+            .iter()
+            .map(|p| p.key)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let devices = text
         .split(',')
         .map(str::trim)
         .filter(|k| !k.is_empty())
         .map(|key| {
-            Profile::by_key(key).ok_or_else(|| format!("PTX_EMULATOR_DEVICES: no profile `{key}` (there are {})", known()))
+            Profile::by_key(key).ok_or_else(|| {
+                format!(
+                    "PTX_EMULATOR_DEVICES: no profile `{key}` (there are {})",
+                    known()
+                )
+            })
         })
         .collect::<Result<Vec<_>, _>>()?;
     if devices.is_empty() {
-        return Err(format!("PTX_EMULATOR_DEVICES is empty (there are {})", known()));
+        return Err(format!(
+            "PTX_EMULATOR_DEVICES is empty (there are {})",
+            known()
+        ));
     }
     Ok(devices)
 }
@@ -92,7 +116,8 @@ mod tests {
     use crate::check::Check;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Settings, String> {
-        Settings::read(|name| pairs.iter().find(|p| p.0 == name).map(|p| p.1.to_string())).map(|s| s.0)
+        Settings::read(|name| pairs.iter().find(|p| p.0 == name).map(|p| p.1.to_string()))
+            .map(|s| s.0)
     }
 
     #[test]
@@ -104,17 +129,43 @@ mod tests {
             ("PTX_EMULATOR_THREADS", "1"),
         ])
         .unwrap();
-        assert_eq!(settings.devices.iter().map(|p| p.key).collect::<Vec<_>>(), ["h100", "a100"]);
+        assert_eq!(
+            settings.devices.iter().map(|p| p.key).collect::<Vec<_>>(),
+            ["h100", "a100"]
+        );
         assert!(settings.checks.has(Check::Bounds) && !settings.checks.has(Check::Leak));
-        assert_eq!((settings.seed, settings.threads, settings.budget), (Some(7), 1, None));
+        assert_eq!(
+            (settings.seed, settings.threads, settings.budget),
+            (Some(7), 1, None)
+        );
     }
 
     #[test]
     fn every_mistake_is_named() {
-        assert!(read(&[("PTX_EMULATOR_DEVICES", "k80")]).unwrap_err().contains("`k80`"));
-        assert!(read(&[("PTX_EMULATOR_DEVICES", "")]).unwrap_err().contains("empty"));
-        assert!(read(&[("PTX_EMULATOR_CHECKS", "bound")]).unwrap_err().contains("`bound`"));
-        assert!(read(&[("PTX_EMULATOR_SEED", "x")]).unwrap_err().contains("PTX_EMULATOR_SEED"));
-        assert!(read(&[("PTX_EMULATOR_FAIL", "cuInit")]).unwrap_err().contains("PTX_EMULATOR_FAIL"));
+        assert!(
+            read(&[("PTX_EMULATOR_DEVICES", "k80")])
+                .unwrap_err()
+                .contains("`k80`")
+        );
+        assert!(
+            read(&[("PTX_EMULATOR_DEVICES", "")])
+                .unwrap_err()
+                .contains("empty")
+        );
+        assert!(
+            read(&[("PTX_EMULATOR_CHECKS", "bound")])
+                .unwrap_err()
+                .contains("`bound`")
+        );
+        assert!(
+            read(&[("PTX_EMULATOR_SEED", "x")])
+                .unwrap_err()
+                .contains("PTX_EMULATOR_SEED")
+        );
+        assert!(
+            read(&[("PTX_EMULATOR_FAIL", "cuInit")])
+                .unwrap_err()
+                .contains("PTX_EMULATOR_FAIL")
+        );
     }
 }

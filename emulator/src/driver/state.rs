@@ -1,6 +1,7 @@
 //! The driver's one state, its lock, and the waits on it.
 
 use super::api::ledger;
+use super::capture::Capture;
 use super::context::Context;
 use super::device::Device;
 use super::error::{CuResult, Result, error};
@@ -9,7 +10,6 @@ use super::function::Function;
 use super::graph::{Graph, GraphNode};
 use super::graph_exec::GraphExec;
 use super::handle::{Handle, Table};
-use super::capture::Capture;
 use super::library::{Kernel, Library};
 use super::link::Link;
 use super::memory::Record;
@@ -71,7 +71,8 @@ pub(crate) struct Shared {
 pub(crate) fn shared() -> &'static Shared {
     static SHARED: OnceLock<Shared> = OnceLock::new();
     SHARED.get_or_init(|| {
-        let read = Settings::read(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
+        let read =
+            Settings::read(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
         let (settings, bad_settings) = match read {
             Ok((settings, failures)) => {
                 ledger().set_failures(failures);
@@ -79,7 +80,11 @@ pub(crate) fn shared() -> &'static Shared {
             }
             Err(message) => (Settings::default(), Some(message)),
         };
-        Shared { state: Mutex::new(State::new(settings, bad_settings)), changed: Condvar::new(), wake: Condvar::new() }
+        Shared {
+            state: Mutex::new(State::new(settings, bad_settings)),
+            changed: Condvar::new(),
+            wake: Condvar::new(),
+        }
     })
 }
 
@@ -149,7 +154,10 @@ pub(crate) fn lock() -> Result<Guard> {
 impl Guard {
     /// Waits until all of `works` are done, asking for them first.
     pub(crate) fn wait_for(mut self, works: impl IntoIterator<Item = WorkId>) -> Guard {
-        let mut works: Vec<_> = works.into_iter().filter(|w| self.schedule.is_pending(*w)).collect();
+        let mut works: Vec<_> = works
+            .into_iter()
+            .filter(|w| self.schedule.is_pending(*w))
+            .collect();
         if works.is_empty() {
             return self;
         }
@@ -161,18 +169,34 @@ impl Guard {
             works.retain(|w| self.schedule.is_pending(*w));
             !works.is_empty()
         } {
-            self = Guard(shared().changed.wait(self.0).unwrap_or_else(|e| e.into_inner()));
+            self = Guard(
+                shared()
+                    .changed
+                    .wait(self.0)
+                    .unwrap_or_else(|e| e.into_inner()),
+            );
         }
         self
     }
 
     /// Sleeps until somebody wakes the thread that does the work.
     pub(crate) fn sleep(self) -> Guard {
-        Guard(shared().wake.wait(self.0).unwrap_or_else(|e| e.into_inner()))
+        Guard(
+            shared()
+                .wake
+                .wait(self.0)
+                .unwrap_or_else(|e| e.into_inner()),
+        )
     }
 
     /// Sleeps as [`Guard::sleep`], but no longer than `time`.
     pub(crate) fn sleep_at_most(self, time: Duration) -> Guard {
-        Guard(shared().wake.wait_timeout(self.0, time).unwrap_or_else(|e| e.into_inner()).0)
+        Guard(
+            shared()
+                .wake
+                .wait_timeout(self.0, time)
+                .unwrap_or_else(|e| e.into_inner())
+                .0,
+        )
     }
 }

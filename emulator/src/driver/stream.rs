@@ -51,7 +51,14 @@ impl Kind for Stream {
 
 impl Stream {
     pub(crate) fn new(context: Handle<Context>, kind: StreamKind, priority: i32) -> Stream {
-        Stream { context, kind, priority, tail: None, capture: None, attributes: BTreeMap::new() }
+        Stream {
+            context,
+            kind,
+            priority,
+            tail: None,
+            capture: None,
+            attributes: BTreeMap::new(),
+        }
     }
 
     fn blocks(&self) -> bool {
@@ -84,7 +91,9 @@ impl State {
         if let Some(found) = self.thread_streams.get(&key) {
             return Ok(*found);
         }
-        let made = self.streams.insert(Stream::new(context, StreamKind::PerThread, 0));
+        let made = self
+            .streams
+            .insert(Stream::new(context, StreamKind::PerThread, 0));
         self.thread_streams.insert(key, made);
         Ok(made)
     }
@@ -135,15 +144,22 @@ impl State {
             return Ok(());
         }
         let context = of.context;
-        let blocked: Vec<_> =
-            self.streams.iter().filter(|(_, s)| s.context == context && s.blocks()).filter_map(|(_, s)| s.capture).collect();
+        let blocked: Vec<_> = self
+            .streams
+            .iter()
+            .filter(|(_, s)| s.context == context && s.blocks())
+            .filter_map(|(_, s)| s.capture)
+            .collect();
         if blocked.is_empty() {
             return Ok(());
         }
         for capture in blocked {
             self.invalidate(capture);
         }
-        fail!(STREAM_CAPTURE_IMPLICIT, "the legacy default stream cannot wait for a stream that captures");
+        fail!(
+            STREAM_CAPTURE_IMPLICIT,
+            "the legacy default stream cannot wait for a stream that captures"
+        );
     }
 
     /// The last work put into the stream, if it is unfinished. For the legacy default stream also that
@@ -160,8 +176,16 @@ impl State {
 
     /// The last work of every blocking stream of a context, the destroyed ones too.
     fn blocking_tails(&self, context: Handle<Context>) -> Vec<WorkId> {
-        let live = self.streams.iter().filter(|(_, s)| s.context == context && s.blocks()).filter_map(|(_, s)| s.tail);
-        let orphans = self.contexts.get(context).map(|c| c.orphans.clone()).unwrap_or_default();
+        let live = self
+            .streams
+            .iter()
+            .filter(|(_, s)| s.context == context && s.blocks())
+            .filter_map(|(_, s)| s.tail);
+        let orphans = self
+            .contexts
+            .get(context)
+            .map(|c| c.orphans.clone())
+            .unwrap_or_default();
         live.chain(orphans).collect()
     }
 
@@ -169,14 +193,19 @@ impl State {
     fn forbid_capturing(&mut self, stream: Handle<Stream>, what: &str) -> Result<()> {
         if let Some(capture) = self.streams.get(stream)?.capture {
             self.invalidate(capture);
-            fail!(STREAM_CAPTURE_UNSUPPORTED, "{what} on a stream that captures");
+            fail!(
+                STREAM_CAPTURE_UNSUPPORTED,
+                "{what} on a stream that captures"
+            );
         }
         self.forbid_implicit(stream)
     }
 
     /// Whether the stream is the legacy default stream of its context.
     pub(crate) fn is_legacy(&self, stream: Handle<Stream>) -> bool {
-        self.streams.get(stream).is_ok_and(|s| s.kind == StreamKind::Legacy)
+        self.streams
+            .get(stream)
+            .is_ok_and(|s| s.kind == StreamKind::Legacy)
     }
 }
 
@@ -197,7 +226,10 @@ fn create(out: Out<Handle<Stream>>, flags: u32, priority: i32) -> Result<()> {
     let kind = match flags {
         0 => StreamKind::Blocking,
         1 => StreamKind::NonBlocking,
-        _ => fail!(INVALID_VALUE, "stream flags {flags:#x}: expected 0 or 1 (non-blocking)"),
+        _ => fail!(
+            INVALID_VALUE,
+            "stream flags {flags:#x}: expected 0 or 1 (non-blocking)"
+        ),
     };
     let mut state = lock()?;
     let context = state.current()?;
@@ -207,7 +239,10 @@ fn create(out: Out<Handle<Stream>>, flags: u32, priority: i32) -> Result<()> {
     out.put(stream)
 }
 
-fn add_host_call(handle: Handle<Stream>, call: impl FnOnce(Handle<Stream>) -> HostCall) -> Result<()> {
+fn add_host_call(
+    handle: Handle<Stream>,
+    call: impl FnOnce(Handle<Stream>) -> HostCall,
+) -> Result<()> {
     let mut state = lock()?;
     let stream = state.stream(handle)?;
     state.put(stream, Work::Host(call(handle)))?;

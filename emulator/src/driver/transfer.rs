@@ -28,18 +28,28 @@ use Timing::{Asynchronous, Synchronous};
 impl State {
     /// Fails where a copy's device sides are not within allocations.
     pub(crate) fn check_copy(&self, copy: &Copy) -> Result<()> {
-        copy.device_ranges().try_for_each(|(address, len)| self.check_range(address, len))
+        copy.device_ranges()
+            .try_for_each(|(address, len)| self.check_range(address, len))
     }
 
     /// The host side of a copy: memory the driver knows (pinned, managed), or pageable.
     fn host_place(&self, pointer: HostPointer, bytes: usize) -> Result<Place> {
         if pointer.0.is_null() && bytes > 0 {
-            fail!(INVALID_VALUE, "the host pointer is null, the byte count {bytes}");
+            fail!(
+                INVALID_VALUE,
+                "the host pointer is null, the byte count {bytes}"
+            );
         }
         let address = pointer.0 as u64;
         // Partly pinned memory is treated as pageable.
-        let pinned = self.record_at(address).is_some_and(|r| address - r.base + bytes as u64 <= r.size);
-        Ok(if pinned { Place::Device(address) } else { Place::Host(pointer) })
+        let pinned = self
+            .record_at(address)
+            .is_some_and(|r| address - r.base + bytes as u64 <= r.size);
+        Ok(if pinned {
+            Place::Device(address)
+        } else {
+            Place::Host(pointer)
+        })
     }
 }
 
@@ -52,7 +62,9 @@ fn copy(mut state: Guard, copy: Copy, stream: Handle<Stream>, timing: Timing) ->
         state.forbid_while_capturing("a synchronous copy")?;
     }
     let capturing = state.capturing(stream)?.is_some();
-    let within_device = !copy.reads_pageable() && !copy.writes_pageable() && copy.device_ranges().all(|(a, _)| !state.is_host(a));
+    let within_device = !copy.reads_pageable()
+        && !copy.writes_pageable()
+        && copy.device_ranges().all(|(a, _)| !state.is_host(a));
     let waits = !capturing && (copy.writes_pageable() || (timing == Synchronous && !within_device));
     let mut copy = copy;
     if copy.reads_pageable() && !capturing {
@@ -60,50 +72,101 @@ fn copy(mut state: Guard, copy: Copy, stream: Handle<Stream>, timing: Timing) ->
     }
     state.put(stream, Work::Copy(Arc::new(copy)))?;
     drop(state);
-    if waits { synchronize(stream_handle) } else { Ok(()) }
+    if waits {
+        synchronize(stream_handle)
+    } else {
+        Ok(())
+    }
 }
 
 impl State {
     /// Whether an address is in pinned or managed memory.
     fn is_host(&self, address: u64) -> bool {
         use super::memory::MemoryKind::{Managed, Pinned, Registered};
-        self.record_at(address).is_some_and(|r| matches!(r.kind, Pinned(_) | Registered(_) | Managed))
+        self.record_at(address)
+            .is_some_and(|r| matches!(r.kind, Pinned(_) | Registered(_) | Managed))
     }
 }
 
-fn to_device(to: u64, from: HostPointer, bytes: usize, stream: Handle<Stream>, timing: Timing) -> Result<()> {
+fn to_device(
+    to: u64,
+    from: HostPointer,
+    bytes: usize,
+    stream: Handle<Stream>,
+    timing: Timing,
+) -> Result<()> {
     let state = lock()?;
     let from = state.host_place(from, bytes)?;
-    copy(state, Copy::flat(Place::Device(to), from, bytes as u64), stream, timing)
+    copy(
+        state,
+        Copy::flat(Place::Device(to), from, bytes as u64),
+        stream,
+        timing,
+    )
 }
 
-fn to_host(to: HostPointer, from: u64, bytes: usize, stream: Handle<Stream>, timing: Timing) -> Result<()> {
+fn to_host(
+    to: HostPointer,
+    from: u64,
+    bytes: usize,
+    stream: Handle<Stream>,
+    timing: Timing,
+) -> Result<()> {
     let state = lock()?;
     let to = state.host_place(to, bytes)?;
-    copy(state, Copy::flat(to, Place::Device(from), bytes as u64), stream, timing)
+    copy(
+        state,
+        Copy::flat(to, Place::Device(from), bytes as u64),
+        stream,
+        timing,
+    )
 }
 
-fn within_device(to: u64, from: u64, bytes: usize, stream: Handle<Stream>, timing: Timing) -> Result<()> {
-    copy(lock()?, Copy::flat(Place::Device(to), Place::Device(from), bytes as u64), stream, timing)
+fn within_device(
+    to: u64,
+    from: u64,
+    bytes: usize,
+    stream: Handle<Stream>,
+    timing: Timing,
+) -> Result<()> {
+    copy(
+        lock()?,
+        Copy::flat(Place::Device(to), Place::Device(from), bytes as u64),
+        stream,
+        timing,
+    )
 }
 
 fn unified(to: u64, from: u64, bytes: usize, stream: Handle<Stream>, timing: Timing) -> Result<()> {
     let state = lock()?;
     if (to == 0 || from == 0) && bytes > 0 {
-        fail!(INVALID_VALUE, "copy of {bytes} bytes from {from:#x} to {to:#x}");
+        fail!(
+            INVALID_VALUE,
+            "copy of {bytes} bytes from {from:#x} to {to:#x}"
+        );
     }
     let (to, from) = (Place::of(&state.space, to), Place::of(&state.space, from));
     copy(state, Copy::flat(to, from, bytes as u64), stream, timing)
 }
 
-fn peer(to: (u64, Handle<Context>), from: (u64, Handle<Context>), bytes: usize, stream: Handle<Stream>, timing: Timing) -> Result<()> {
+fn peer(
+    to: (u64, Handle<Context>),
+    from: (u64, Handle<Context>),
+    bytes: usize,
+    stream: Handle<Stream>,
+    timing: Timing,
+) -> Result<()> {
     let state = lock()?;
     for (address, context) in [to, from] {
         let device = state.contexts.get(context)?.device;
         if let Some(record) = state.record_at(address)
             && record.device != device
         {
-            fail!(INVALID_VALUE, "{} is not of the context's device {device}", record.describe());
+            fail!(
+                INVALID_VALUE,
+                "{} is not of the context's device {device}",
+                record.describe()
+            );
         }
     }
     drop(state);
@@ -127,15 +190,33 @@ fn fill(fill: Fill, stream: Handle<Stream>, timing: Timing) -> Result<()> {
     let waits = timing == Synchronous && state.is_host(fill.address);
     state.put(stream, Work::Fill(fill))?;
     drop(state);
-    if waits { synchronize(stream_handle) } else { Ok(()) }
+    if waits {
+        synchronize(stream_handle)
+    } else {
+        Ok(())
+    }
 }
 
 fn row(address: u64, value: u32, element: u32, count: usize) -> Fill {
-    Fill { address, pitch: 0, value, element, width: count as u64, height: 1 }
+    Fill {
+        address,
+        pitch: 0,
+        value,
+        element,
+        width: count as u64,
+        height: 1,
+    }
 }
 
 fn rows(address: u64, pitch: usize, value: u32, element: u32, width: usize, height: usize) -> Fill {
-    Fill { address, pitch: pitch as u64, value, element, width: width as u64, height: height as u64 }
+    Fill {
+        address,
+        pitch: pitch as u64,
+        value,
+        element,
+        width: width as u64,
+        height: height as u64,
+    }
 }
 
 /// The stream of a synchronous call: the calling thread's default stream in the `_ptds` flavour.

@@ -83,7 +83,9 @@ enum Job {
 pub(crate) fn wake() {
     static START: std::sync::Once = std::sync::Once::new();
     START.call_once(|| {
-        let spawned = std::thread::Builder::new().name("ptx-emulator".into()).spawn(run_forever);
+        let spawned = std::thread::Builder::new()
+            .name("ptx-emulator".into())
+            .spawn(run_forever);
         if let Err(e) = spawned {
             eprintln!("ptx-emulator: no thread to run work on: {e}");
         }
@@ -126,7 +128,11 @@ fn run_forever() {
                 let result = copy.run(&space);
                 let mut state = lock_always();
                 if let Err(e) = result {
-                    state.fault(context, CuResult::ILLEGAL_ADDRESS, Report::copy(e.to_string()));
+                    state.fault(
+                        context,
+                        CuResult::ILLEGAL_ADDRESS,
+                        Report::copy(e.to_string()),
+                    );
                 }
                 state
             }
@@ -136,7 +142,11 @@ fn run_forever() {
                 let result = fill.run(&space);
                 let mut state = lock_always();
                 if let Err(e) = result {
-                    state.fault(context, CuResult::ILLEGAL_ADDRESS, Report::copy(e.to_string()));
+                    state.fault(
+                        context,
+                        CuResult::ILLEGAL_ADDRESS,
+                        Report::copy(e.to_string()),
+                    );
                 }
                 state
             }
@@ -148,13 +158,15 @@ fn run_forever() {
 /// The thread that runs the caller's host functions.
 fn callback_thread() -> mpsc::Sender<(HostCall, CuResult, WorkId)> {
     let (send, receive) = mpsc::channel::<(HostCall, CuResult, WorkId)>();
-    let spawned = std::thread::Builder::new().name("ptx-emulator-host".into()).spawn(move || {
-        for (call, status, id) in receive {
-            call.run(status);
-            lock_always().finish(id);
-            shared().wake.notify_one();
-        }
-    });
+    let spawned = std::thread::Builder::new()
+        .name("ptx-emulator-host".into())
+        .spawn(move || {
+            for (call, status, id) in receive {
+                call.run(status);
+                lock_always().finish(id);
+                shared().wake.notify_one();
+            }
+        });
     if let Err(e) = spawned {
         eprintln!("ptx-emulator: no thread to run host functions on: {e}");
     }
@@ -207,7 +219,9 @@ impl State {
                 Job::Launch(launch, environment)
             }
             Work::Copy(copy) => {
-                let hidden = copy.device_ranges().find_map(|(address, _)| self.hidden_at(address));
+                let hidden = copy
+                    .device_ranges()
+                    .find_map(|(address, _)| self.hidden_at(address));
                 self.unless_hidden(context, hidden, Job::Copy(copy))
             }
             Work::Fill(fill) => {
@@ -230,14 +244,21 @@ impl State {
 
     /// What a launch of the context runs under.
     fn environment(&self, context: Handle<Context>, id: WorkId) -> exec::Environment {
-        let device = self.contexts.get(context).map(|c| c.device as usize).unwrap_or_default();
+        let device = self
+            .contexts
+            .get(context)
+            .map(|c| c.device as usize)
+            .unwrap_or_default();
         exec::Environment {
             memory: self.reachable(context),
             space: self.space.clone(),
             profile: self.devices[device].profile,
             checks: self.settings.checks,
             // Every launch its own order, the same in every run.
-            seed: self.settings.seed.map(|s| s.wrapping_add(id.wrapping_mul(0x9e37_79b9_7f4a_7c15))),
+            seed: self
+                .settings
+                .seed
+                .map(|s| s.wrapping_add(id.wrapping_mul(0x9e37_79b9_7f4a_7c15))),
             budget: self.settings.budget,
             threads: self.settings.threads,
             counters: self.counters_wanted(),
@@ -245,9 +266,17 @@ impl State {
     }
 
     /// Takes in what came of a launch (`None`: it panicked).
-    fn launched(&mut self, context: Handle<Context>, launch: &Launch, outcome: Option<exec::Outcome>) {
+    fn launched(
+        &mut self,
+        context: Handle<Context>,
+        launch: &Launch,
+        outcome: Option<exec::Outcome>,
+    ) {
         let Some(outcome) = outcome else {
-            let text = format!("kernel {}: a defect of the emulator, see the panic above", launch.kernel.name);
+            let text = format!(
+                "kernel {}: a defect of the emulator, see the panic above",
+                launch.kernel.name
+            );
             self.fault(context, CuResult::LAUNCH_FAILED, Report::defect(text));
             return;
         };

@@ -129,6 +129,16 @@ impl Warp {
         if checks.has(Check::AsyncCopy) || checks.has(Check::UninitMemory) {
             self.mark_pending(mask, &to, size)?;
         }
+        if checks.has(Check::SharedRace) {
+            // The copy may write at any time from now on: what others read before must be ordered before this.
+            let places = to.map(u64::from);
+            let write = Access {
+                kind: Kind::Store,
+                space: Some(Space::Shared),
+                ..probe
+            };
+            self.shared_race(mask, &places, write)?;
+        }
         let queue = &mut self.copies;
         let group = queue.committed;
         queue.flying.push_back(Batch {

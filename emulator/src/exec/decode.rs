@@ -504,7 +504,14 @@ impl<'m> Decoder<'m> {
             .iter()
             .map(|(&(bits, wide), &slot)| (slot, bits, wide))
             .collect();
+        let inlined = self
+            .info
+            .iter()
+            .filter_map(|i| i.loc)
+            .filter_map(|l| Some(((l.file, l.line, l.column), l.inlined_at?)))
+            .collect();
         Program {
+            inlined,
             insts: self.insts,
             info: self.info,
             extra: self.extra,

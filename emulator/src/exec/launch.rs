@@ -261,6 +261,7 @@ impl Job<'_> {
         self.abort.store(true, Ordering::Relaxed);
         let program = &*self.kernel.program;
         let info = &program.info[(trouble.pc as usize).min(program.info.len() - 1)];
+        let mut sources = program.sources(trouble.pc as usize).into_iter();
         let fault = Fault {
             kind: trouble.kind,
             message: trouble.message,
@@ -270,7 +271,8 @@ impl Job<'_> {
             lanes: trouble.lanes,
             ptx_line: info.line,
             instruction: info.text.clone(),
-            source: program.source(trouble.pc as usize),
+            source: sources.next(),
+            inlined: sources.collect(),
         };
         let mut slot = self.fault.lock().unwrap_or_else(|e| e.into_inner());
         slot.get_or_insert(fault);

@@ -139,6 +139,8 @@ pub struct Program {
     pub watches: std::collections::HashMap<u32, super::watch::Watch>,
     /// Mask slots of watched registers, cleared when a block begins.
     pub watch_slots: Vec<u32>,
+    /// Positions inside inlined functions, and where those were inlined.
+    pub inlined: std::collections::HashMap<(u32, u32, u32), (u32, u32, u32)>,
     /// Slots of registers and bytes a lane of each: 4, 8 or 16; 0 for predicates.
     pub widths: Vec<(u32, u32)>,
 }
@@ -146,8 +148,27 @@ pub struct Program {
 impl Program {
     /// CUDA source file and line of an instruction.
     pub fn source(&self, pc: usize) -> Option<(String, u32)> {
-        let loc = self.info.get(pc)?.loc?;
-        let file = self.files.get(&loc.file)?;
-        Some((file.clone(), loc.line))
+        self.sources(pc).into_iter().next()
+    }
+
+    /// CUDA source files and lines of an instruction: its own, then where the function was inlined, outwards.
+    pub fn sources(&self, pc: usize) -> Vec<(String, u32)> {
+        let Some(loc) = self.info.get(pc).and_then(|i| i.loc) else {
+            return Vec::new();
+        };
+        let name = |file: u32| {
+            self.files
+                .get(&file)
+                .cloned()
+                .unwrap_or_else(|| format!("<file {file}>"))
+        };
+        let mut out = vec![(name(loc.file), loc.line)];
+        let mut next = loc.inlined_at;
+        // Inlining is finite; a cycle could only come from PTX that lies.
+        while let Some(at) = next.filter(|_| out.len() < 64) {
+            out.push((name(at.0), at.1));
+            next = self.inlined.get(&at).copied();
+        }
+        out
     }
 }

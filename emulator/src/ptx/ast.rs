@@ -245,7 +245,8 @@ pub struct SourceLoc {
     pub line: u32,
     /// Column.
     pub column: u32,
-    // `inlined_at` chains are dropped: the innermost line is the useful one.
+    /// Where the function that holds this position was inlined: file, line, column.
+    pub inlined_at: Option<(u32, u32, u32)>,
 }
 
 /// One instruction.

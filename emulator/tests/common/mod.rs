@@ -73,5 +73,9 @@ pub fn alone() -> (Emulator, MutexGuard<'static, ()>) {
 /// A context on device 0, for this test alone.
 pub fn gpu() -> Gpu {
     let (emulator, alone) = alone();
-    Gpu { context: CudaContext::new(0).unwrap(), emulator, _alone: alone }
+    Gpu {
+        context: CudaContext::new(0).unwrap(),
+        emulator,
+        _alone: alone,
+    }
 }

@@ -40,7 +40,7 @@ extern "C" __global__ void block_sum(const float *in, float *out, int n) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     float v = i < n ? in[i] : 0.f;
     if (MUTANT == 11)
-        asm volatile("{ .reg .pred p; .reg .f32 t; setp.lt.s32 p, %1, 20; @p mov.f32 t, %2; add.f32 %0, t, %2; }"  // !11
+        asm volatile("{ .reg .pred p; .reg .f32 t; setp.lt.s32 p, %1, 20; @p mov.f32 t, %2; add.f32 %0, t, %2; }"
                      : "=f"(v) : "r"(lane), "f"(v));
     if (MUTANT == 8) {
         if (lane < 24) v = warp_sum(v);
@@ -65,7 +65,7 @@ constexpr int kStages = 3, kRow = 64, kTile = 8;  // a tile is 8 rows of 64 floa
 
 static __device__ __forceinline__ void copy16(float *to, const float *from) {
     const uint32_t address = (uint32_t)__cvta_generic_to_shared(to);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");  // !14 !17 !18
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");  // !14 !15 !17 !18
 }
 static __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> static __device__ __forceinline__ void wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
@@ -149,8 +149,8 @@ extern "C" __global__ void histogram(const uint8_t *in, unsigned *bins, int n) {
 
 static __device__ __forceinline__ void load_matrix(uint32_t *f, const __half *p) {
     const uint32_t a = (uint32_t)__cvta_generic_to_shared(p);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"  // !30 !32 !33
-                 : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3]) : "r"(a) : "memory");
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3]) : "r"(a) : "memory");  // !30 !32 !33
 }
 
 // C[16, 8] = A[16, k] B[k, 8] by one warp of two; the other only helps to fetch A. B is given column by column.
@@ -168,9 +168,9 @@ extern "C" __global__ void product(const __half *a, const __half *b, float *c, i
         const uint32_t *column = (const uint32_t *)(b + (lane >> 2) * k + PICK(32, s, s % k));
         const uint32_t b0 = column[lane & 3], b1 = column[(lane & 3) + 4];
         if (PICK(31, true, lane < 31))
-            asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"  // !31
+            asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                          : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-                         : "r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3]), "r"(b0), "r"(b1));
+                         : "r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3]), "r"(b0), "r"(b1));  // !31
     }
     for (int j = 0; j < 4; j++) c[((lane >> 2) + j / 2 * 8) * 8 + (lane & 3) * 2 + j % 2] = acc[j];
 }

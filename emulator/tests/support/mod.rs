@@ -13,14 +13,19 @@ pub fn nvcc() -> Option<PathBuf> {
         return Some(own);
     }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join("nvcc")).find(|p| p.exists())
+    std::env::split_paths(&path)
+        .map(|dir| dir.join("nvcc"))
+        .find(|p| p.exists())
 }
 
 /// As [`nvcc`], or a line that says the test is skipped and why. CI has nvcc, so there it is an error.
 pub fn nvcc_or_skip(test: &str) -> Option<PathBuf> {
     let found = nvcc();
     if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "{test} needs nvcc: cargo xtask setup");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "{test} needs nvcc: cargo xtask setup"
+        );
         eprintln!("skipped {test}: no nvcc (cargo xtask setup)");
     }
     found
@@ -37,6 +42,10 @@ pub fn compile(nvcc: &Path, source: &Path, flags: &[&str], tag: &str) -> String 
         .arg(&out)
         .output()
         .unwrap_or_else(|e| panic!("{}: {e}", nvcc.display()));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     std::fs::read_to_string(&out).unwrap_or_else(|e| panic!("{}: {e}", out.display()))
 }

@@ -92,7 +92,7 @@ impl<'a> Parser<'a> {
     /// The innermost position is the one written first.
     pub(super) fn loc(&mut self) -> Result<SourceLoc, ParseError> {
         self.bump()?;
-        let loc = self.position()?;
+        let mut loc = self.position()?;
         while self.eat(",")? {
             let word = self.word("`function_name` or `inlined_at`")?;
             match word.text {
@@ -101,7 +101,8 @@ impl<'a> Parser<'a> {
                     self.offset_terms()?;
                 }
                 "inlined_at" => {
-                    self.position()?;
+                    let at = self.position()?;
+                    loc.inlined_at = Some((at.file, at.line, at.column));
                 }
                 _ => {
                     let met = word.shown();
@@ -118,6 +119,7 @@ impl<'a> Parser<'a> {
             file: self.small_int("a file index")?,
             line: self.small_int("a line")?,
             column: self.small_int("a column")?,
+            inlined_at: None,
         })
     }
 
