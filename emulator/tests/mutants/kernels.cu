@@ -29,7 +29,7 @@ extern "C" __global__ void transpose(const float *in, float *out, int rows, int 
 
 static __device__ __forceinline__ float warp_sum(float v) {
     for (int d = 16; d > 0; d /= 2)
-        v += __shfl_down_sync(PICK(7, 0xffffffffu, 0xffffu), v, d);  // !7 !8
+        v += __shfl_down_sync(PICK(7, 0xffffffffu, 0xffffu), v, d);  // !7 !8 !11
     return v;
 }
 
@@ -98,8 +98,7 @@ extern "C" __global__ void pipeline(const float *in, float *out, int tiles) {
         sum += __shfl_xor_sync(0xffffffffu, sum, 1);
         sum += __shfl_xor_sync(0xffffffffu, sum, 2);
         if (part == 0) out[t * kTile + row] = sum;
-        UNLESS(14, __syncwarp());
-        fetch(t + kStages - 1);
+        fetch(t + PICK(14, kStages - 1, kStages));
     }
 }
 
@@ -188,13 +187,12 @@ extern "C" __global__ void scan(const int *in, int *out) {
         UNLESS(35, __syncthreads());
     }
     asm volatile("bar.sync 1, %0;" ::"r"(PICK(36, 128, 160)) : "memory");  // !36
-    int digits[8];
+    volatile int digits[8];  // by dynamic index: in local memory
     int rest = values[t];
     for (int k = 0; k < PICK(38, 8, 6); k++) {
         digits[k] = rest & 15;
         rest >>= 4;
     }
     const int at = in[t] & 7;
-    asm volatile("" ::: "memory");
-    out[t] = values[t] + (digits[PICK(37, at, at + 4)] & 0) + 0 * digits[(at + 3) & 7];  // !37 !38
+    out[t] = values[t] + 0 * digits[PICK(37, at, at + 4)];  // !37 !38
 }
