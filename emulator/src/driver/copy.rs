@@ -229,13 +229,7 @@ impl Copy {
             Place::Host(_) => memory_type::HOST,
             Place::Device(_) => memory_type::UNIFIED,
         };
-        let rows = |side: Side| {
-            if side.pitch == 0 {
-                0
-            } else {
-                (side.layer / side.pitch) as usize
-            }
-        };
+        let rows = |side: Side| side.layer.checked_div(side.pitch).unwrap_or(0) as usize;
         Memcpy3d {
             src_memory_type: kind(self.from),
             src_host: self.from.place.address() as *const _,
@@ -355,7 +349,7 @@ impl Fill {
         if !matches!(self.element, 1 | 2 | 4) {
             fail!(INVALID_VALUE, "element size {element}: expected 1, 2 or 4");
         }
-        if self.address % element != 0 {
+        if !self.address.is_multiple_of(element) {
             fail!(
                 INVALID_VALUE,
                 "address {:#x} is not a multiple of the element size {element}",
@@ -369,7 +363,7 @@ impl Fill {
                 self.width
             );
         };
-        if self.height > 1 && (self.pitch < row || self.pitch % element != 0) {
+        if self.height > 1 && (self.pitch < row || !self.pitch.is_multiple_of(element)) {
             fail!(
                 INVALID_VALUE,
                 "pitch {} for rows of {row} bytes in elements of {element}",

@@ -302,7 +302,8 @@ fn get_edges(
         return count.put(edges.len());
     }
     let room = count.get()?;
-    let padded = |side: fn(&(Handle<GraphNode>, Handle<GraphNode>)) -> Handle<GraphNode>| {
+    type Side = fn(&(Handle<GraphNode>, Handle<GraphNode>)) -> Handle<GraphNode>;
+    let padded = |side: Side| {
         edges
             .iter()
             .map(side)

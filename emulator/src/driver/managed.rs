@@ -146,7 +146,7 @@ driver_calls! { EXPORTS:
     }
 
     fn cuMemRangeGetAttribute(out: Out<i32>, size: usize, attribute: u32, address: u64, bytes: usize) {
-        if size == 0 || size % 4 != 0 {
+        if size == 0 || !size.is_multiple_of(4) {
             fail!(INVALID_VALUE, "dataSize {size}: expected a multiple of 4");
         }
         let mut state = lock()?;

@@ -266,10 +266,10 @@ impl Warp {
         let launch = self.launch();
         let outside = |&lane: &usize| {
             let a = addresses[lane];
-            !launch
+            launch
                 .memory
                 .find(a)
-                .is_some_and(|al| a.checked_add(size).is_some_and(|end| end <= al.end()))
+                .is_none_or(|al| a.checked_add(size).is_none_or(|end| end > al.end()))
         };
         let lanes = bits(mask).filter(outside).fold(0u32, |m, l| m | 1 << l);
         let address = addresses[lanes.trailing_zeros() as usize];

@@ -70,6 +70,9 @@ pub fn blend_slots(program: &Program, function: usize, into: &mut [u8], from: &[
 
 /// `call`: `imm` is the callee, or −1 with the address in `a`. Extra operands: the number of return
 /// variables, their frame offsets, the number of arguments, their frame offsets.
+///
+/// # Safety
+/// As for every handler.
 pub unsafe fn call(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     let program = w.program();
     let callee = if i.imm >= 0 {
@@ -155,6 +158,9 @@ pub unsafe fn call(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
 }
 
 /// `ret`: of a kernel, an exit.
+///
+/// # Safety
+/// As for every handler.
 pub unsafe fn ret(w: &mut Warp, _: &Inst, mask: u32) -> Flow {
     if w.calls.is_empty() {
         return match w.exit(mask) {

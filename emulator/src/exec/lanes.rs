@@ -161,7 +161,7 @@ pub(super) use pick_handler;
 pub(super) unsafe fn conjure<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "lane functions must capture nothing") };
     // SAFETY: a value of this type exists (the constructor was given one), it is Copy and has no bytes.
-    unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() }
+    unsafe { std::mem::transmute_copy::<(), F>(&()) }
 }
 
 macro_rules! alu {

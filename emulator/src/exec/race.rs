@@ -438,7 +438,7 @@ impl Warp {
                 let high = low + (next - at);
                 // Halves touched; a piece that is no whole half is too fine for the shadow.
                 let halves = u64::from(low < 4) | u64::from(high > 4) << 1;
-                let partial = low % 4 != 0 || high % 4 != 0;
+                let partial = !low.is_multiple_of(4) || !high.is_multiple_of(4);
                 at = next;
                 // SAFETY: the shadow has a cell for every eight bytes of the allocation.
                 let shadow: &RaceCell = unsafe { &*cells.add(granule as usize) };

@@ -17,7 +17,7 @@ pub fn exp2(x: f32) -> f32 {
     let q = fma(f, 0.000_154_531_63, 0.001_339_086_3);
     let q = fma(f, q, 0.009_618_083);
     let q = fma(f, q, 0.055_503_57);
-    let q = fma(f, q, 0.240_226_51);
+    let q = fma(f, q, 0.240_226_5);
     let q = fma(f, q, std::f32::consts::LN_2);
     let p = fma(f, q, 1.0);
     // In two steps, the first of which is exact, since 2^whole may itself be no normal number.

@@ -124,8 +124,6 @@ const OPERATIONS: &[&str] = &[
 trait Cell: Copy + PartialEq {
     /// Bytes in memory.
     const SIZE: u32;
-    /// Bytes of a register lane.
-    const LANE: usize;
     unsafe fn update(p: *mut u8, f: impl Fn(Self) -> Self) -> Self;
     unsafe fn lane(slot: *mut u8, lane: usize) -> Self;
     unsafe fn set_lane(self, slot: *mut u8, lane: usize);
@@ -135,7 +133,6 @@ macro_rules! cell {
     ($($t:ident $atomic:ident $lane:ident),*) => {$(
         impl Cell for $t {
             const SIZE: u32 = size_of::<$t>() as u32;
-            const LANE: usize = size_of::<$lane>();
             #[inline(always)]
             unsafe fn update(p: *mut u8, f: impl Fn($t) -> $t) -> $t {
                 // SAFETY: the caller's promise: checked, aligned memory.
@@ -176,7 +173,7 @@ unsafe fn run<C: Cell, const N: usize, F: Fn(C, C) -> C + Copy>(
 ) -> Flow {
     const { assert!(size_of::<F>() == 0, "operations capture nothing") };
     // SAFETY: a value of this type exists, it is Copy and has no bytes.
-    let f: F = unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() };
+    let f: F = unsafe { std::mem::transmute_copy::<(), F>(&()) };
     // SAFETY: the slots are those of the operands.
     unsafe { atomically::<C, N>(w, i, mask, |old, value, _, _| f(old, value)) }
 }

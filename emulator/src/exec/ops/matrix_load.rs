@@ -153,10 +153,10 @@ unsafe fn load_matrices<const N: usize, const TRANS: bool>(
         // Lanes that a partial warp lacks give no rows.
         let matrix: Matrix = std::array::from_fn(|r| {
             let row = rows[8 * k + r];
-            // SAFETY: 16 bytes were checked behind each pointer that is not null.
             if row.is_null() {
                 [0; 8]
             } else {
+                // SAFETY: 16 bytes were checked behind each pointer that is not null.
                 unsafe { row.cast::<[u16; 8]>().read_unaligned() }
             }
         });

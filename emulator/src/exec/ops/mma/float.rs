@@ -354,7 +354,7 @@ unsafe fn multiply<
                 B::unpack::<WIDE>(from, columns.add(n * K + part * block));
             }
         }
-        if K % 8 == 0 {
+        if K.is_multiple_of(8) {
             for k in (0..K).step_by(8) {
                 transpose_words::<WIDE>(columns.add(k).cast(), K, b.add(8 * k).cast());
             }
