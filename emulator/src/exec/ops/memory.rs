@@ -3,7 +3,7 @@
 use super::{has, operands, type_of};
 use crate::exec::access::{Access, Kind, Pointers, bits, window};
 use crate::exec::decode::{Address, Decoder};
-use crate::exec::lanes::{Lane, alu1, alu2};
+use crate::exec::lanes::{Lane, alu1, alu2, pick_handler};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
@@ -753,6 +753,18 @@ fn unpack(
     for t in targets {
         slots.push(d.dst(t, part)?);
     }
+    // The common halves, without a loop over bytes.
+    match (ty.size(), slots.as_slice()) {
+        (4, &[low, high]) => {
+            let run = pick_handler!(halve::<u32, u16>);
+            return Ok(Inst { a, d: low, b: high, ..d.inst(run) });
+        }
+        (8, &[low, high]) => {
+            let run = pick_handler!(halve::<u64, u32>);
+            return Ok(Inst { a, d: low, b: high, ..d.inst(run) });
+        }
+        _ => {}
+    }
     let extra = d.extras(slots);
     let wide = if ty.size() > 4 { 1 << 16 } else { 0 };
     Ok(Inst {
@@ -771,6 +783,46 @@ fn part_type(ty: Type, count: usize) -> Option<Type> {
         8 => Type::B64,
         _ => return None,
     })
+}
+
+/// A value of two halves.
+trait Halves: Lane {
+    /// A half.
+    type Half: Lane;
+    /// The low half, then the high one.
+    fn halves(self) -> (Self::Half, Self::Half);
+}
+
+impl Halves for u32 {
+    type Half = u16;
+    #[inline(always)]
+    fn halves(self) -> (u16, u16) {
+        (self as u16, (self >> 16) as u16)
+    }
+}
+
+impl Halves for u64 {
+    type Half = u32;
+    #[inline(always)]
+    fn halves(self) -> (u32, u32) {
+        (self as u32, (self >> 32) as u32)
+    }
+}
+
+/// `mov {low, high}, s`: low in `d`, high in `b`.
+#[inline(always)]
+unsafe fn halve<W: Halves<Half = H>, H: Lane + Default>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    // SAFETY: operands are slots of the warp's file, of these widths.
+    unsafe {
+        let values = W::load(w.slot(i.a));
+        let (mut low, mut high) = ([H::default(); 32], [H::default(); 32]);
+        for lane in 0..32 {
+            (low[lane], high[lane]) = values[lane].halves();
+        }
+        H::store(w.slot(i.d), low, mask);
+        H::store(w.slot(i.b), high, mask);
+    }
+    Flow::Next
 }
 
 unsafe fn pack_many(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
