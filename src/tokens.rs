@@ -162,6 +162,9 @@ impl<T: Element> Tokens<'_, T> {
 
 /// Refuses strides that leave the 16-byte grid. Returns one past the last element they reach.
 fn check_strides<T>(argument: &'static str, strides: Strides, extent: Extent) -> Result<u128> {
+    if extent.batch * extent.tokens * extent.heads == 0 {
+        return Ok(0);
+    }
     let per_vector = abi::KV_VECTOR_BYTES as usize / size_of::<T>();
     let mut last = extent.head_dim as u128;
     for (stride, value, count) in [
@@ -244,5 +247,10 @@ mod tests {
             ..EXTENT
         };
         assert_eq!(check_strides::<f16>("q", strides, one), Ok(4 * 64));
+        let none = Extent {
+            tokens: 0,
+            ..EXTENT
+        };
+        assert_eq!(check_strides::<f16>("q", strides, none), Ok(0));
     }
 }

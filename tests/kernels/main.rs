@@ -1,0 +1,12 @@
+//! The kernels through the safe API, against the oracle: on the GPU, or where there is none on the emulator.
+//! `KV_REQUIRE_GPU=1` refuses the emulator.
+
+mod append;
+mod decode;
+mod golden;
+mod harness;
+mod lengths;
+mod properties;
+mod rejected;
+mod replay;
+mod resources;
