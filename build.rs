@@ -90,7 +90,11 @@ fn compiler() -> Result<Compiler, BuildError> {
         .cargo_warnings(false)
         .try_get_compiler()
         .map_err(|error| BuildError::HostCompiler(error.to_string()))?;
-    let named = (tool.path() != Path::new("nvcc")).then(|| tool.path().to_owned());
+    // cc's own choice is the bare name; an empty NVCC is one that is not set.
+    let unnamed = ["", "nvcc"]
+        .iter()
+        .any(|name| tool.path() == Path::new(name));
+    let named = (!unnamed).then(|| tool.path().to_owned());
     let nvcc = toolchain::find_nvcc(named, &root, env::var_os("PATH").as_deref())?;
     let version = Command::new(&nvcc)
         .arg("--version")

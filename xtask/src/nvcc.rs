@@ -15,7 +15,8 @@ const OLDEST: (u32, u32) = (12, 8);
 /// The nvcc that `NVCC` names or PATH holds. One on PATH that is too old is
 /// passed over with a remark; one named on purpose must do.
 pub fn installed() -> Result<Option<PathBuf>> {
-    find(env::var_os("NVCC"), env::var_os("PATH").as_deref())
+    let named = env::var_os("NVCC").filter(|named| !named.is_empty());
+    find(named, env::var_os("PATH").as_deref())
 }
 
 fn find(named: Option<OsString>, path: Option<&OsStr>) -> Result<Option<PathBuf>> {

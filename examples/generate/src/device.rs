@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use kv_kernels::cudarc::driver::CudaContext;
 
 /// A device, opened.
@@ -19,9 +19,11 @@ impl fmt::Display for Opened {
     }
 }
 
-/// Opens the first device.
+/// Opens the first device: a GPU where there is a driver for one, the emulator's where there is none. `KV_DEVICE` set
+/// to `cuda` or `emulator` decides otherwise.
 pub fn open() -> Result<Opened> {
+    ptx_emulator::install()?;
     let context = kv_kernels::open(0)?;
-    let name = context.name()?;
+    let name = context.name().context("asking for the device's name")?;
     Ok(Opened { context, name })
 }

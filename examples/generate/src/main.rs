@@ -33,6 +33,7 @@ use kv_kernels::{CacheShape, Dtype};
 
 use crate::attention::{CacheElement, CandleAttention, KernelAttention, Shared};
 use crate::cli::{Args, Precision};
+use crate::device::Opened;
 use crate::generation::{Agreement, Cached, Compared, Computations, Difference, Recomputed};
 use crate::model::Config;
 use crate::speaker::{Speaker, Timing};
@@ -69,7 +70,7 @@ fn with_cache<T: CacheElement>(
     compare: bool,
 ) -> Result<()> {
     let model = &speaker.model;
-    let attention = kernels::<T>(model.config(), prompt.len() + limit)?;
+    let attention = kernels::<T>(&device::open()?, model.config(), prompt.len() + limit)?;
     if !compare {
         let mut next = Cached { model, attention };
         let timing = speaker.answer(&mut next, prompt, limit)?;
@@ -107,7 +108,8 @@ fn table<T: CacheElement>(speaker: &Speaker, prompt: &[u32]) -> Result<()> {
     let model = &speaker.model;
     let dtype = <T as WithDType>::DTYPE;
     let longest = LENGTHS.into_iter().max().unwrap_or(0);
-    let attention = kernels::<T>(model.config(), prompt.len() + longest)?;
+    let device = device::open()?;
+    let attention = kernels::<T>(&device, model.config(), prompt.len() + longest)?;
     let mut kernels = Cached { model, attention };
     let with_kernels = table::measure("with a cache", &mut kernels, prompt, &LENGTHS)?;
     let attention = CandleAttention::new(model.config().num_layers, dtype);
@@ -126,12 +128,16 @@ fn table<T: CacheElement>(speaker: &Speaker, prompt: &[u32]) -> Result<()> {
             ],
         }
     );
+    println!("candle runs on the CPU, kv-kernels on: {device}");
     Ok(())
 }
 
-/// Our attention, on whatever device there is; says which, and what its cache takes.
-fn kernels<T: CacheElement>(config: &Config, max_seq_len: usize) -> Result<KernelAttention<T>> {
-    let device = device::open()?;
+/// Our attention, on this device; says which, and what its cache takes.
+fn kernels<T: CacheElement>(
+    device: &Opened,
+    config: &Config,
+    max_seq_len: usize,
+) -> Result<KernelAttention<T>> {
     eprintln!("device: {device}");
     let shape = CacheShape {
         batch: 1,

@@ -1,12 +1,11 @@
 //! A llama-shaped transformer from a GGUF file: everything but its attention, which the caller brings.
 
 use std::io::{Read, Seek};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use candle_core::quantized::QTensor;
 use candle_core::quantized::gguf_file::{Content, Value};
-use candle_core::quantized::{QMatMul, QTensor};
-use candle_core::{D, Device, Module, Tensor};
+use candle_core::{D, Device, Tensor};
 
 use crate::attention::Attention;
 use crate::rope::Rope;
@@ -90,9 +89,9 @@ pub fn entry<'a>(gguf: &'a Content, name: &str) -> Result<&'a Value> {
 pub struct Model {
     config: Config,
     rope: Rope,
-    /// Both ends of the model: rows are the tokens' embeddings, and the products with them the logits. As stored,
-    /// since it is multiplied with one row at a time, where candle's quantised product is quickest.
-    embedding: QMatMul,
+    /// `[vocabulary, elements]`, both ends of the model: rows are the tokens' embeddings, the products with them the
+    /// logits.
+    embedding: Tensor,
     layers: Vec<Layer>,
     output_norm: RmsNorm,
 }
@@ -146,7 +145,7 @@ impl Model {
             .collect::<Result<Vec<Layer>>>()?;
         Ok(Model {
             rope: Rope::new(config.head_dim, config.rope_base),
-            embedding: QMatMul::from_arc(Arc::new(tensor("token_embd.weight")?))?,
+            embedding: tensor("token_embd.weight")?.dequantize(&Device::Cpu)?,
             layers,
             output_norm: norm(tensor("output_norm.weight")?)?,
             config,
@@ -173,7 +172,9 @@ impl Model {
         let turn = self.rope.turn(cached, tokens)?;
         let heads = |x: Tensor, heads| x.reshape((tokens, heads, self.config.head_dim));
 
-        let mut x = self.embedding.embedding(&Tensor::new(new, &Device::Cpu)?)?;
+        let mut x = self
+            .embedding
+            .index_select(&Tensor::new(new, &Device::Cpu)?, 0)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let h = layer.attention_norm.forward(&x)?;
             let q = turn.apply(&heads(layer.q.forward(&h)?, self.config.num_q_heads)?)?;
@@ -189,12 +190,16 @@ impl Model {
         attention.advance(tokens)?;
 
         let last = self.output_norm.forward(&x.narrow(0, tokens - 1, 1)?)?;
-        Ok(self.embedding.forward(&last)?.flatten_all()?.to_vec1()?)
+        Ok(last
+            .matmul(&self.embedding.t()?)?
+            .flatten_all()?
+            .to_vec1()?)
     }
 }
 
-/// A projection, its weights unpacked: candle's product over packed Q4_1 takes 8 times as long on a prompt, and not
-/// much less on a single token.
+/// A projection, its weights unpacked. candle's product over packed Q4_1 takes 8 times as long on a prompt and not much
+/// less on a single token; and it rounds what it multiplies to 8 bits, in whose noise the difference between two
+/// attentions would be lost.
 struct Linear {
     /// `[inputs, outputs]`, contiguous.
     weight: Tensor,

@@ -53,6 +53,11 @@ impl Progress {
         Ok(())
     }
 
+    /// Says something on stderr that stays.
+    pub fn note(&self, text: &str) {
+        eprintln!("{}{text}", erase(self.place));
+    }
+
     /// Removes the line.
     pub fn finish(self) {
         eprint!("{}", erase(self.place));

@@ -27,6 +27,10 @@ pub fn measure(
         tokens += 1;
         if lengths.contains(&tokens) {
             times.push(started.elapsed());
+            progress.note(&format!(
+                "{label}: {tokens} tokens in {}",
+                seconds(started.elapsed())
+            ));
         }
         progress.token("")?;
         Ok(())

@@ -124,3 +124,83 @@ fn upload<T: CacheElement>(stream: &Arc<CudaStream>, x: &Tensor) -> Result<CudaS
         .to_vec1()?;
     Ok(stream.clone_htod(&x)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::*;
+    use crate::attention::{CandleAttention, Shared};
+    use crate::device;
+    use crate::generation::{Agreement, Compared, greedy};
+    use crate::testing::{TINY, tiny_model};
+
+    const PROMPT: [u32; 5] = [7, 3, 11, 30, 1];
+
+    fn attention<T: CacheElement>(max_seq_len: usize) -> KernelAttention<T> {
+        let shape = CacheShape {
+            batch: 1,
+            num_kv_heads: TINY.num_kv_heads,
+            max_seq_len,
+            head_dim: TINY.head_dim,
+        };
+        KernelAttention::new(&device::open().unwrap().context, &TINY, shape).unwrap()
+    }
+
+    /// A prompt and 40 steps: past the first tile of the decode kernel.
+    fn agreement<T: CacheElement>() -> (Agreement, Trace) {
+        let model = tiny_model();
+        let oracle = CandleAttention::new(TINY.num_layers, <T as WithDType>::DTYPE);
+        let mut next = Compared {
+            model: &model,
+            attention: Shared::new(attention::<T>(PROMPT.len() + 40), oracle),
+            agreement: Agreement::default(),
+        };
+        greedy(&mut next, &PROMPT, 41, None, |_| Ok(())).unwrap();
+        let trace = next.attention.ours_ref().trace().clone();
+        (next.agreement, trace)
+    }
+
+    #[test]
+    fn f16_agrees_with_candle() {
+        let (agreement, trace) = agreement::<f16>();
+        assert_eq!(agreement.differing(), []);
+        assert!(agreement.max_logit_diff < 5e-3, "{agreement}");
+        assert_eq!(
+            trace.to_string(),
+            "step 0, 5 tokens: append 2, advance 1; launches a layer: 1\n\
+             steps 1 to 40, 1 token each: append 2, decode 2, advance 1; launches a layer: 2"
+        );
+    }
+
+    #[test]
+    fn bf16_agrees_with_candle() {
+        let (agreement, _) = agreement::<bf16>();
+        assert_eq!(agreement.differing(), []);
+        assert!(agreement.max_logit_diff < 4e-2, "{agreement}");
+    }
+
+    #[test]
+    fn a_full_cache_takes_no_more() {
+        let model = tiny_model();
+        let mut attention = attention::<f16>(PROMPT.len());
+        model.forward(&PROMPT, &mut attention).unwrap();
+        let error = model.forward(&[2], &mut attention).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the cache holds 5 tokens: no room for 1 behind 5"
+        );
+    }
+
+    #[test]
+    fn a_prompt_goes_into_an_empty_cache() {
+        let model = tiny_model();
+        let mut attention = attention::<f16>(16);
+        model.forward(&PROMPT, &mut attention).unwrap();
+        let error = model.forward(&PROMPT, &mut attention).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "5 tokens behind 5: a prompt goes into an empty cache"
+        );
+    }
+}
