@@ -14,7 +14,16 @@ const MODES: [(&str, Round); 4] = [
     ("rp", Round::TowardPositive),
 ];
 
-const INTS: [(&str, u32); 8] = [("u8", 8), ("u16", 16), ("u32", 32), ("u64", 64), ("s8", 8), ("s16", 16), ("s32", 32), ("s64", 64)];
+const INTS: [(&str, u32); 8] = [
+    ("u8", 8),
+    ("u16", 16),
+    ("u32", 32),
+    ("u64", 64),
+    ("s8", 8),
+    ("s16", 16),
+    ("s32", 32),
+    ("s64", 64),
+];
 
 fn reg(width: u32) -> Reg {
     match width {
@@ -37,18 +46,58 @@ fn ones(width: u32) -> u64 {
 }
 
 fn integer(name: &str, width: u32, bits: u64) -> i128 {
-    if name.starts_with('s') { i128::from((bits as i64) << (64 - width) >> (64 - width)) } else { i128::from(bits & ones(width)) }
+    if name.starts_with('s') {
+        i128::from((bits as i64) << (64 - width) >> (64 - width))
+    } else {
+        i128::from(bits & ones(width))
+    }
 }
 
 fn limits(name: &str, width: u32) -> (i128, i128) {
-    if name.starts_with('s') { (-(1 << (width - 1)), (1 << (width - 1)) - 1) } else { (0, (1 << width) - 1) }
+    if name.starts_with('s') {
+        (-(1 << (width - 1)), (1 << (width - 1)) - 1)
+    } else {
+        (0, (1 << width) - 1)
+    }
 }
 
 fn integers(width: u32) -> Vec<Vec<u64>> {
     let mut mix = Mix(width.into());
-    let mut list: Vec<u64> = vec![0, 1, 2, 127, 128, 129, 255, 256, 257, 0x7fff, 0x8000, 0xffff, 0x1_0000, 0x7fff_ffff, 0x8000_0000];
-    list.extend([0xffff_ffff, 0x1_0000_0000, 1 << 63, (1 << 63) - 1, u64::MAX, 0xffff_ffff_8000_0000, 0xffff_ffff_7fff_ffff, 65_519, 65_520]);
-    list.extend([0x0100_0001, 0x0100_0003, 0x00ff_ffff, 0x0020_0000_0000_0001, 0x0020_0000_0000_0003]);
+    let mut list: Vec<u64> = vec![
+        0,
+        1,
+        2,
+        127,
+        128,
+        129,
+        255,
+        256,
+        257,
+        0x7fff,
+        0x8000,
+        0xffff,
+        0x1_0000,
+        0x7fff_ffff,
+        0x8000_0000,
+    ];
+    list.extend([
+        0xffff_ffff,
+        0x1_0000_0000,
+        1 << 63,
+        (1 << 63) - 1,
+        u64::MAX,
+        0xffff_ffff_8000_0000,
+        0xffff_ffff_7fff_ffff,
+        65_519,
+        65_520,
+    ]);
+    list.extend([
+        0x0100_0001,
+        0x0100_0003,
+        0x00ff_ffff,
+        0x0020_0000_0000_0001,
+        0x0020_0000_0000_0003,
+    ]);
     list.extend((0..100).map(|_| mix.bits() >> (mix.bits() & 63)));
     list.into_iter().map(|v| vec![v & ones(width)]).collect()
 }
@@ -62,13 +111,27 @@ fn between_integers() {
                 for target in [H, W, D].into_iter().filter(|r| size(*r) >= to_width) {
                     let list = integers(size(source));
                     let fill = |x: i128| x as u64 & ones(size(target));
-                    check(&format!("cvt.{to}.{from} %d, %a;"), target, &[source], &list, |v| {
-                        fill(integer(to, to_width, integer(from, from_width, v[0]) as u64))
-                    });
+                    check(
+                        &format!("cvt.{to}.{from} %d, %a;"),
+                        target,
+                        &[source],
+                        &list,
+                        |v| {
+                            fill(integer(
+                                to,
+                                to_width,
+                                integer(from, from_width, v[0]) as u64,
+                            ))
+                        },
+                    );
                     let (least, most) = limits(to, to_width);
-                    check(&format!("cvt.sat.{to}.{from} %d, %a;"), target, &[source], &list, |v| {
-                        fill(integer(from, from_width, v[0]).clamp(least, most))
-                    });
+                    check(
+                        &format!("cvt.sat.{to}.{from} %d, %a;"),
+                        target,
+                        &[source],
+                        &list,
+                        |v| fill(integer(from, from_width, v[0]).clamp(least, most)),
+                    );
                 }
             }
         }
@@ -88,7 +151,9 @@ struct Real {
 }
 
 fn widen<F: Float + FloatConvert<Double>>(bits: u64) -> Double {
-    F::from_bits(u128::from(bits)).convert_r(Round::NearestTiesToEven, &mut false).value
+    F::from_bits(u128::from(bits))
+        .convert_r(Round::NearestTiesToEven, &mut false)
+        .value
 }
 
 fn narrow<F: Float>(x: Double, round: Round) -> u64
@@ -103,30 +168,117 @@ fn from_integer<F: Float>(x: i128, round: Round) -> u64 {
 }
 
 const REALS: [Real; 4] = [
-    Real { name: "f16", reg: H, width: 16, nan: 0x7fff, to_double: widen::<Half>, from_double: narrow::<Half>, from_integer: from_integer::<Half> },
-    Real { name: "bf16", reg: H, width: 16, nan: 0x7fff, to_double: widen::<BFloat>, from_double: narrow::<BFloat>, from_integer: from_integer::<BFloat> },
-    Real { name: "f32", reg: W, width: 32, nan: 0x7fff_ffff, to_double: widen::<Single>, from_double: narrow::<Single>, from_integer: from_integer::<Single> },
-    Real { name: "f64", reg: D, width: 64, nan: 0xfff8_0000_0000_0000, to_double: widen::<Double>, from_double: narrow::<Double>, from_integer: from_integer::<Double> },
+    Real {
+        name: "f16",
+        reg: H,
+        width: 16,
+        nan: 0x7fff,
+        to_double: widen::<Half>,
+        from_double: narrow::<Half>,
+        from_integer: from_integer::<Half>,
+    },
+    Real {
+        name: "bf16",
+        reg: H,
+        width: 16,
+        nan: 0x7fff,
+        to_double: widen::<BFloat>,
+        from_double: narrow::<BFloat>,
+        from_integer: from_integer::<BFloat>,
+    },
+    Real {
+        name: "f32",
+        reg: W,
+        width: 32,
+        nan: 0x7fff_ffff,
+        to_double: widen::<Single>,
+        from_double: narrow::<Single>,
+        from_integer: from_integer::<Single>,
+    },
+    Real {
+        name: "f64",
+        reg: D,
+        width: 64,
+        nan: 0xfff8_0000_0000_0000,
+        to_double: widen::<Double>,
+        from_double: narrow::<Double>,
+        from_integer: from_integer::<Double>,
+    },
 ];
 
 impl Real {
     fn result(&self, x: Double, round: Round) -> u64 {
-        if x.is_nan() { self.nan } else { (self.from_double)(x, round) }
+        if x.is_nan() {
+            self.nan
+        } else {
+            (self.from_double)(x, round)
+        }
     }
 
     /// Numbers at the edges of every type, rounded to this one, and random ones.
     fn operands(&self) -> Vec<Vec<u64>> {
         let mut mix = Mix(self.width.into());
         let mut list = vec![
-            0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 3.5, 126.5, 127.4, 127.5, 128.0, 254.5, 255.5, 256.0, 32_767.5, 65_503.9, 65_519.9, 65_520.0,
-            65_535.5, 65_536.0, 2_147_483_646.5, 2_147_483_647.5, 2_147_483_648.0, 4_294_967_295.5, 4_294_967_296.0, 9.2233720368547758e18,
-            9.223372036854775e18, 1.8446744073709552e19, 1.844674407370955e19, 1e30, 3.4e38, 3.5e38, 1e300, 5.96e-8, 2.98e-8, 2.99e-8, 6.1e-5, 1e-40, 1e-45, 7.0e-46, 7.1e-46, 1e-300,
-            5e-324, 1.0 + 2f64.powi(-11), 1.0 + 3.0 * 2f64.powi(-11), 1.0 + 2f64.powi(-8), 1.0 + 2f64.powi(-24), 1.0 + 2f64.powi(-24) + 2f64.powi(-50),
-            f64::INFINITY, f64::NAN,
+            0.0,
+            0.25,
+            0.5,
+            0.75,
+            1.0,
+            1.5,
+            2.5,
+            3.5,
+            126.5,
+            127.4,
+            127.5,
+            128.0,
+            254.5,
+            255.5,
+            256.0,
+            32_767.5,
+            65_503.9,
+            65_519.9,
+            65_520.0,
+            65_535.5,
+            65_536.0,
+            2_147_483_646.5,
+            2_147_483_647.5,
+            2_147_483_648.0,
+            4_294_967_295.5,
+            4_294_967_296.0,
+            9.2233720368547758e18,
+            9.223372036854775e18,
+            1.8446744073709552e19,
+            1.844674407370955e19,
+            1e30,
+            3.4e38,
+            3.5e38,
+            1e300,
+            5.96e-8,
+            2.98e-8,
+            2.99e-8,
+            6.1e-5,
+            1e-40,
+            1e-45,
+            7.0e-46,
+            7.1e-46,
+            1e-300,
+            5e-324,
+            1.0 + 2f64.powi(-11),
+            1.0 + 3.0 * 2f64.powi(-11),
+            1.0 + 2f64.powi(-8),
+            1.0 + 2f64.powi(-24),
+            1.0 + 2f64.powi(-24) + 2f64.powi(-50),
+            f64::INFINITY,
+            f64::NAN,
         ];
-        list.extend((0..200).map(|_| f64::from_bits(mix.bits() & 0x000f_ffff_ffff_ffff | (1023 - 30 + mix.bits() % 96) << 52)));
+        list.extend((0..200).map(|_| {
+            f64::from_bits(mix.bits() & 0x000f_ffff_ffff_ffff | (1023 - 30 + mix.bits() % 96) << 52)
+        }));
         let rounded = list.into_iter().flat_map(|x| {
-            let bits = self.result(Double::from_bits(u128::from(x.to_bits())), Round::NearestTiesToEven);
+            let bits = self.result(
+                Double::from_bits(u128::from(x.to_bits())),
+                Round::NearestTiesToEven,
+            );
             [bits, bits ^ 1 << (self.width - 1)]
         });
         let mut all: Vec<u64> = rounded.collect();
@@ -136,7 +288,11 @@ impl Real {
 }
 
 fn flush(x: u64) -> u64 {
-    if x & 0x7f80_0000 == 0 { x & 0x8000_0000 } else { x }
+    if x & 0x7f80_0000 == 0 {
+        x & 0x8000_0000
+    } else {
+        x
+    }
 }
 
 fn saturate(real: &Real, bits: u64) -> u64 {
@@ -160,15 +316,34 @@ fn between_reals() {
             for (mode, round) in MODES {
                 for ftz in [false, true] {
                     for sat in [false, true] {
-                        if ftz && from.name != "f32" && to.name != "f32" || !narrows && mode != "rn" {
+                        if ftz && from.name != "f32" && to.name != "f32" || !narrows && mode != "rn"
+                        {
                             continue;
                         }
-                        let named = if narrows { format!(".{mode}") } else { String::new() };
-                        let body = format!("cvt{named}{}{}.{}.{} %d, %a;", if ftz { ".ftz" } else { "" }, if sat { ".sat" } else { "" }, to.name, from.name);
+                        let named = if narrows {
+                            format!(".{mode}")
+                        } else {
+                            String::new()
+                        };
+                        let body = format!(
+                            "cvt{named}{}{}.{}.{} %d, %a;",
+                            if ftz { ".ftz" } else { "" },
+                            if sat { ".sat" } else { "" },
+                            to.name,
+                            from.name
+                        );
                         check(&body, to.reg, &[from.reg], &list, |v| {
-                            let x = if ftz && from.name == "f32" { flush(v[0]) } else { v[0] };
+                            let x = if ftz && from.name == "f32" {
+                                flush(v[0])
+                            } else {
+                                v[0]
+                            };
                             let result = to.result((from.to_double)(x), round);
-                            let result = if ftz && to.name == "f32" { flush(result) } else { result };
+                            let result = if ftz && to.name == "f32" {
+                                flush(result)
+                            } else {
+                                result
+                            };
                             if sat { saturate(&to, result) } else { result }
                         });
                     }
@@ -183,11 +358,34 @@ fn to_whole_numbers_of_the_same_type() {
     for real in REALS {
         let list = real.operands();
         for (mode, round) in MODES {
-            let whole = |x: u64| real.result((real.to_double)(x).round_to_integral(round).value, Round::NearestTiesToEven);
-            check(&format!("cvt.{mode}i.{0}.{0} %d, %a;", real.name), real.reg, &[real.reg], &list, |v| whole(v[0]));
+            let whole = |x: u64| {
+                real.result(
+                    (real.to_double)(x).round_to_integral(round).value,
+                    Round::NearestTiesToEven,
+                )
+            };
+            check(
+                &format!("cvt.{mode}i.{0}.{0} %d, %a;", real.name),
+                real.reg,
+                &[real.reg],
+                &list,
+                |v| whole(v[0]),
+            );
             if real.name == "f32" {
-                check(&format!("cvt.{mode}i.ftz.f32.f32 %d, %a;"), W, &[W], &list, |v| flush(whole(flush(v[0]))));
-                check(&format!("cvt.{mode}i.sat.f32.f32 %d, %a;"), W, &[W], &list, |v| saturate(&real, whole(v[0])));
+                check(
+                    &format!("cvt.{mode}i.ftz.f32.f32 %d, %a;"),
+                    W,
+                    &[W],
+                    &list,
+                    |v| flush(whole(flush(v[0]))),
+                );
+                check(
+                    &format!("cvt.{mode}i.sat.f32.f32 %d, %a;"),
+                    W,
+                    &[W],
+                    &list,
+                    |v| saturate(&real, whole(v[0])),
+                );
             }
         }
     }
@@ -204,11 +402,19 @@ fn from_reals_to_integers() {
                         if ftz && from.name != "f32" {
                             continue;
                         }
-                        let body = format!("cvt.{mode}i{}.{to}.{} %d, %a;", if ftz { ".ftz" } else { "" }, from.name);
+                        let body = format!(
+                            "cvt.{mode}i{}.{to}.{} %d, %a;",
+                            if ftz { ".ftz" } else { "" },
+                            from.name
+                        );
                         check(&body, target, &[from.reg], &list, |v| {
                             let x = (from.to_double)(if ftz { flush(v[0]) } else { v[0] });
                             let value = if x.is_nan() {
-                                if from.name == "f64" || width == 64 { integer(to, width, 1 << (width - 1)) } else { 0 }
+                                if from.name == "f64" || width == 64 {
+                                    integer(to, width, 1 << (width - 1))
+                                } else {
+                                    0
+                                }
                             } else {
                                 let (least, most) = limits(to, width);
                                 // Saturates at 127 bits, which is past every limit.
@@ -230,20 +436,41 @@ fn from_integers_to_reals() {
             let list = integers(size(source));
             for to in REALS {
                 for (mode, round) in MODES {
-                    check(&format!("cvt.{mode}.{}.{from} %d, %a;", to.name), to.reg, &[source], &list, |v| {
-                        (to.from_integer)(integer(from, width, v[0]), round)
-                    });
+                    check(
+                        &format!("cvt.{mode}.{}.{from} %d, %a;", to.name),
+                        to.reg,
+                        &[source],
+                        &list,
+                        |v| (to.from_integer)(integer(from, width, v[0]), round),
+                    );
                 }
-                check(&format!("cvt.rn.sat.{}.{from} %d, %a;", to.name), to.reg, &[source], &list, |v| {
-                    saturate(&to, (to.from_integer)(integer(from, width, v[0]), Round::NearestTiesToEven))
-                });
+                check(
+                    &format!("cvt.rn.sat.{}.{from} %d, %a;", to.name),
+                    to.reg,
+                    &[source],
+                    &list,
+                    |v| {
+                        saturate(
+                            &to,
+                            (to.from_integer)(integer(from, width, v[0]), Round::NearestTiesToEven),
+                        )
+                    },
+                );
             }
         }
     }
 }
 
 /// What a clamping conversion gives.
-fn clamped(x: Double, relu: bool, finite: bool, nan: u64, max: u64, sign: u64, round: impl Fn(Double) -> u64) -> u64 {
+fn clamped(
+    x: Double,
+    relu: bool,
+    finite: bool,
+    nan: u64,
+    max: u64,
+    sign: u64,
+    round: impl Fn(Double) -> u64,
+) -> u64 {
     if x.is_nan() {
         return nan;
     }
@@ -251,27 +478,68 @@ fn clamped(x: Double, relu: bool, finite: bool, nan: u64, max: u64, sign: u64, r
         return 0;
     }
     let bits = round(x);
-    if finite && (bits & (sign - 1) > max || x.is_infinite()) { max | if x.is_negative() { sign } else { 0 } } else { bits }
+    if finite && (bits & (sign - 1) > max || x.is_infinite()) {
+        max | if x.is_negative() { sign } else { 0 }
+    } else {
+        bits
+    }
 }
 
 #[test]
 fn pairs_and_clamps() {
     let singles = &REALS[2];
     let list = singles.operands();
-    let pairs: Vec<Vec<u64>> = (0..list.len()).map(|k| vec![list[k][0], list[(k + 7) % list.len()][0]]).collect();
+    let pairs: Vec<Vec<u64>> = (0..list.len())
+        .map(|k| vec![list[k][0], list[(k + 7) % list.len()][0]])
+        .collect();
     for (to, max) in [(&REALS[0], 0x7bffu64), (&REALS[1], 0x7f7f)] {
         for (mode, round) in MODES {
             for relu in [false, true] {
                 for finite in [false, true] {
-                    let flags = format!("{}{}", if relu { ".relu" } else { "" }, if finite { ".satfinite" } else { "" });
-                    let one = |x: u64| clamped((singles.to_double)(x), relu, finite, 0x7fff, max, 0x8000, |x| (to.from_double)(x, round));
-                    check(&format!("cvt.{mode}{flags}.{}x2.f32 %d, %a, %b;", to.name), W, &[W; 2], &pairs, |v| one(v[0]) << 16 | one(v[1]));
-                    check(&format!("cvt.{mode}{flags}.{}.f32 %d, %a;", to.name), H, &[W], &list, |v| one(v[0]));
+                    let flags = format!(
+                        "{}{}",
+                        if relu { ".relu" } else { "" },
+                        if finite { ".satfinite" } else { "" }
+                    );
+                    let one = |x: u64| {
+                        clamped(
+                            (singles.to_double)(x),
+                            relu,
+                            finite,
+                            0x7fff,
+                            max,
+                            0x8000,
+                            |x| (to.from_double)(x, round),
+                        )
+                    };
+                    check(
+                        &format!("cvt.{mode}{flags}.{}x2.f32 %d, %a, %b;", to.name),
+                        W,
+                        &[W; 2],
+                        &pairs,
+                        |v| one(v[0]) << 16 | one(v[1]),
+                    );
+                    check(
+                        &format!("cvt.{mode}{flags}.{}.f32 %d, %a;", to.name),
+                        H,
+                        &[W],
+                        &list,
+                        |v| one(v[0]),
+                    );
                 }
             }
         }
     }
-    table("cvt.rn.satfinite.f16.f32 %d, %a;", H, &[W], &[(&[0x7f80_0000], 0x7bff), (&[0xff80_0000], 0xfbff), (&[0x4780_0000], 0x7bff)]);
+    table(
+        "cvt.rn.satfinite.f16.f32 %d, %a;",
+        H,
+        &[W],
+        &[
+            (&[0x7f80_0000], 0x7bff),
+            (&[0xff80_0000], 0xfbff),
+            (&[0x4780_0000], 0x7bff),
+        ],
+    );
 }
 
 #[test]
@@ -282,17 +550,29 @@ fn tensor_float() {
         x & 0x8000_0000 | cut
     };
     let special = |x: u64| (x & 0x7fff_ffff > 0x7f80_0000).then_some(0x7fff_ffffu64);
-    check("cvt.rna.tf32.f32 %d, %a;", W, &[W], &list, |v| special(v[0]).unwrap_or(round(v[0], 0x1000)));
-    check("cvt.rz.tf32.f32 %d, %a;", W, &[W], &list, |v| special(v[0]).unwrap_or(round(v[0], 0)));
-    check("cvt.rn.tf32.f32 %d, %a;", W, &[W], &list, |v| special(v[0]).unwrap_or(round(v[0], 0xfff + (v[0] >> 13 & 1))));
-    check("cvt.rn.satfinite.relu.tf32.f32 %d, %a;", W, &[W], &list, |v| {
-        let bits = special(v[0]).unwrap_or(round(v[0], 0xfff + (v[0] >> 13 & 1)));
-        match bits {
-            0x7fff_ffff => bits,
-            bits if bits & 0x8000_0000 != 0 => 0,
-            bits => bits.min(0x7f7f_e000),
-        }
+    check("cvt.rna.tf32.f32 %d, %a;", W, &[W], &list, |v| {
+        special(v[0]).unwrap_or(round(v[0], 0x1000))
     });
+    check("cvt.rz.tf32.f32 %d, %a;", W, &[W], &list, |v| {
+        special(v[0]).unwrap_or(round(v[0], 0))
+    });
+    check("cvt.rn.tf32.f32 %d, %a;", W, &[W], &list, |v| {
+        special(v[0]).unwrap_or(round(v[0], 0xfff + (v[0] >> 13 & 1)))
+    });
+    check(
+        "cvt.rn.satfinite.relu.tf32.f32 %d, %a;",
+        W,
+        &[W],
+        &list,
+        |v| {
+            let bits = special(v[0]).unwrap_or(round(v[0], 0xfff + (v[0] >> 13 & 1)));
+            match bits {
+                0x7fff_ffff => bits,
+                bits if bits & 0x8000_0000 != 0 => 0,
+                bits => bits.min(0x7f7f_e000),
+            }
+        },
+    );
 }
 
 #[test]
@@ -301,52 +581,140 @@ fn eight_bit_formats() {
     let e4m3 = |x: Double| {
         let result: Float8E4M3FN = x.convert_r(round, &mut false).value;
         // Past the range that one gives NaN.
-        if result.is_nan() { 0x7f | u64::from(x.is_negative()) << 7 } else { result.to_bits() as u64 }
+        if result.is_nan() {
+            0x7f | u64::from(x.is_negative()) << 7
+        } else {
+            result.to_bits() as u64
+        }
     };
     let e5m2 = |x: Double| {
         let result: Float8E5M2 = x.convert_r(round, &mut false).value;
         result.to_bits() as u64
     };
     let list = REALS[2].operands();
-    let pairs: Vec<Vec<u64>> = (0..list.len()).map(|k| vec![list[k][0], list[(k + 7) % list.len()][0]]).collect();
-    let halves: Vec<Vec<u64>> = (0..0x10000u64).step_by(5).map(|k| vec![k | (k * 31 & 0xffff) << 16]).collect();
-    let formats: [(&str, u64, &dyn Fn(Double) -> u64); 2] = [("e4m3x2", 0x7e, &e4m3), ("e5m2x2", 0x7b, &e5m2)];
+    let pairs: Vec<Vec<u64>> = (0..list.len())
+        .map(|k| vec![list[k][0], list[(k + 7) % list.len()][0]])
+        .collect();
+    let halves: Vec<Vec<u64>> = (0..0x10000u64)
+        .step_by(5)
+        .map(|k| vec![k | (k * 31 & 0xffff) << 16])
+        .collect();
+    let formats: [(&str, u64, &dyn Fn(Double) -> u64); 2] =
+        [("e4m3x2", 0x7e, &e4m3), ("e5m2x2", 0x7b, &e5m2)];
     for (name, max, convert) in formats {
         for relu in [false, true] {
             let flag = if relu { ".relu" } else { "" };
             let one = |x: Double| clamped(x, relu, true, 0x7f, max, 0x80, convert);
             let single = |x| one((REALS[2].to_double)(x));
-            check(&format!("cvt.rn.satfinite{flag}.{name}.f32 %d, %a, %b;"), H, &[W; 2], &pairs, |v| single(v[0]) << 8 | single(v[1]));
+            check(
+                &format!("cvt.rn.satfinite{flag}.{name}.f32 %d, %a, %b;"),
+                H,
+                &[W; 2],
+                &pairs,
+                |v| single(v[0]) << 8 | single(v[1]),
+            );
             let half = |x: u64| one((REALS[0].to_double)(x & 0xffff));
-            check(&format!("cvt.rn.satfinite{flag}.{name}.f16x2 %d, %a;"), H, &[W], &halves, |v| half(v[0] >> 16) << 8 | half(v[0]));
+            check(
+                &format!("cvt.rn.satfinite{flag}.{name}.f16x2 %d, %a;"),
+                H,
+                &[W],
+                &halves,
+                |v| half(v[0] >> 16) << 8 | half(v[0]),
+            );
         }
     }
     // Back: every byte is a binary16 number.
     let bytes: Vec<Vec<u64>> = (0..256u64).map(|k| vec![k | (255 - k) << 8]).collect();
-    let to_half = |x: Double| if x.is_nan() { 0x7fff } else { (REALS[0].from_double)(x, round) };
-    let wide4 = |x: u64| to_half(Float8E4M3FN::from_bits(u128::from(x & 0xff)).convert_r(round, &mut false).value);
-    let wide5 = |x: u64| to_half(Float8E5M2::from_bits(u128::from(x & 0xff)).convert_r(round, &mut false).value);
+    let to_half = |x: Double| {
+        if x.is_nan() {
+            0x7fff
+        } else {
+            (REALS[0].from_double)(x, round)
+        }
+    };
+    let wide4 = |x: u64| {
+        to_half(
+            Float8E4M3FN::from_bits(u128::from(x & 0xff))
+                .convert_r(round, &mut false)
+                .value,
+        )
+    };
+    let wide5 = |x: u64| {
+        to_half(
+            Float8E5M2::from_bits(u128::from(x & 0xff))
+                .convert_r(round, &mut false)
+                .value,
+        )
+    };
     let relu = |x: u64| if x & 0x8000 != 0 { 0 } else { x };
-    check("cvt.rn.f16x2.e4m3x2 %d, %a;", W, &[H], &bytes, |v| wide4(v[0] >> 8) << 16 | wide4(v[0]));
-    check("cvt.rn.f16x2.e5m2x2 %d, %a;", W, &[H], &bytes, |v| wide5(v[0] >> 8) << 16 | wide5(v[0]));
-    check("cvt.rn.relu.f16x2.e4m3x2 %d, %a;", W, &[H], &bytes, |v| relu(wide4(v[0] >> 8)) << 16 | relu(wide4(v[0])));
-    check("cvt.rn.relu.f16x2.e5m2x2 %d, %a;", W, &[H], &bytes, |v| relu(wide5(v[0] >> 8)) << 16 | relu(wide5(v[0])));
+    check("cvt.rn.f16x2.e4m3x2 %d, %a;", W, &[H], &bytes, |v| {
+        wide4(v[0] >> 8) << 16 | wide4(v[0])
+    });
+    check("cvt.rn.f16x2.e5m2x2 %d, %a;", W, &[H], &bytes, |v| {
+        wide5(v[0] >> 8) << 16 | wide5(v[0])
+    });
+    check("cvt.rn.relu.f16x2.e4m3x2 %d, %a;", W, &[H], &bytes, |v| {
+        relu(wide4(v[0] >> 8)) << 16 | relu(wide4(v[0]))
+    });
+    check("cvt.rn.relu.f16x2.e5m2x2 %d, %a;", W, &[H], &bytes, |v| {
+        relu(wide5(v[0] >> 8)) << 16 | relu(wide5(v[0]))
+    });
 }
 
 #[test]
 fn packs() {
-    let values = [0, 1, 3, 7, 8, 15, 127, 128, 255, 300, 32_767, 32_768, 65_535, 65_536, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 0xffff_fff8, 0xffff_ff80, 0xffff_8000];
+    let values = [
+        0,
+        1,
+        3,
+        7,
+        8,
+        15,
+        127,
+        128,
+        255,
+        300,
+        32_767,
+        32_768,
+        65_535,
+        65_536,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        0xffff_fff8,
+        0xffff_ff80,
+        0xffff_8000,
+    ];
     let list = product(&[&values, &values, &[0x1234_5678]]);
-    for (name, width) in [("u16", 16u32), ("s16", 16), ("u8", 8), ("s8", 8), ("u4", 4), ("s4", 4), ("u2", 2), ("s2", 2)] {
+    for (name, width) in [
+        ("u16", 16u32),
+        ("s16", 16),
+        ("u8", 8),
+        ("s8", 8),
+        ("u4", 4),
+        ("s4", 4),
+        ("u2", 2),
+        ("s2", 2),
+    ] {
         let (least, most) = limits(name, width);
         let one = |x: u64| i128::from(x as i32).clamp(least, most) as u64 & ones(width);
         let both = |v: &[u64]| one(v[1]) | one(v[0]) << width;
         if width == 16 {
-            check(&format!("cvt.pack.sat.{name}.s32 %d, %a, %b;"), W, &[W; 3], &list, both);
+            check(
+                &format!("cvt.pack.sat.{name}.s32 %d, %a, %b;"),
+                W,
+                &[W; 3],
+                &list,
+                both,
+            );
         } else {
-            check(&format!("cvt.pack.sat.{name}.s32.b32 %d, %a, %b, %c;"), W, &[W; 3], &list, |v| {
-                (both(v) | v[2] << (2 * width)) & 0xffff_ffff
-            });
+            check(
+                &format!("cvt.pack.sat.{name}.s32.b32 %d, %a, %b, %c;"),
+                W,
+                &[W; 3],
+                &list,
+                |v| (both(v) | v[2] << (2 * width)) & 0xffff_ffff,
+            );
         }
     }
 }
@@ -354,7 +722,15 @@ fn packs() {
 #[test]
 fn immediates_convert() {
     table("cvt.rn.f32.s32 %d, -3;", W, &[W], &[(&[0], 0xc040_0000)]);
-    assert_eq!(rows("cvt.u64.u32 %d, %tid.x;", &[D], &[W], &[vec![0], vec![0], vec![0]])[2], [2]);
+    assert_eq!(
+        rows(
+            "cvt.u64.u32 %d, %tid.x;",
+            &[D],
+            &[W],
+            &[vec![0], vec![0], vec![0]]
+        )[2],
+        [2]
+    );
 }
 
 #[test]

@@ -507,14 +507,22 @@ fn carries_chain() {
         let (a, b) = halves(v);
         let s = a + b;
         let over = (s >> 64) as u64;
-        assert_eq!(r, [s as u64 & 0xffff_ffff, s as u64 >> 32 ^ over << 31], "{v:x?}");
+        assert_eq!(
+            r,
+            [s as u64 & 0xffff_ffff, s as u64 >> 32 ^ over << 31],
+            "{v:x?}"
+        );
     }
     let difference = "sub.cc.u32 %d, %a, %c;\nsubc.cc.u32 %q, %b, %e;\n.reg .b32 %over;\nsubc.u32 %over, 0, 0;\nand.b32 %over, %over, 0x80000000;\nxor.b32 %q, %q, %over;";
     for (v, r) in list.iter().zip(rows(difference, &[W, W], &[W; 4], &list)) {
         let (a, b) = halves(v);
         let s = a.wrapping_sub(b);
         let over = u64::from(a < b);
-        assert_eq!(r, [s as u64 & 0xffff_ffff, s as u64 >> 32 ^ over << 31], "{v:x?}");
+        assert_eq!(
+            r,
+            [s as u64 & 0xffff_ffff, s as u64 >> 32 ^ over << 31],
+            "{v:x?}"
+        );
     }
     // The product of two 64-bit numbers.
     let edges = edges(64);
@@ -534,63 +542,163 @@ fn carries_chain() {
         assert_eq!(r, [s & 0xffff_ffff, s >> 32], "{v:x?}");
     }
     let signed_pieces = "mad.lo.cc.s32 %d, %a, %b, %c;\nmadc.hi.s32 %q, %a, %b, %e;";
-    for (v, r) in list.iter().zip(rows(signed_pieces, &[W, W], &[W; 4], &list)) {
+    for (v, r) in list
+        .iter()
+        .zip(rows(signed_pieces, &[W, W], &[W; 4], &list))
+    {
         let s = (signed(v[0], 32) * signed(v[1], 32)) as u64;
         let s = s.wrapping_add(v[3] << 32 | v[2]);
         assert_eq!(r, [s & 0xffff_ffff, s >> 32], "{v:x?}");
     }
     // A lane that is guarded off keeps its flag.
     let guarded = "add.cc.u32 %d, %a, 1;\n@%b add.cc.u32 %d, 0, 0;\naddc.u32 %d, 0, 0;";
-    table(guarded, W, &[W, P], &[(&[0xffff_ffff, 0], 1), (&[0xffff_ffff, 1], 0), (&[5, 0], 0)]);
+    table(
+        guarded,
+        W,
+        &[W, P],
+        &[(&[0xffff_ffff, 0], 1), (&[0xffff_ffff, 1], 0), (&[5, 0], 0)],
+    );
 }
 
 #[test]
 fn fields() {
-    let places = [0, 1, 4, 8, 15, 16, 24, 31, 32, 33, 48, 63, 64, 65, 128, 255, 256, 257, 0xffff_ffff];
+    let places = [
+        0,
+        1,
+        4,
+        8,
+        15,
+        16,
+        24,
+        31,
+        32,
+        33,
+        48,
+        63,
+        64,
+        65,
+        128,
+        255,
+        256,
+        257,
+        0xffff_ffff,
+    ];
     for width in [32, 64] {
         let top = width - 1;
-        let values: Vec<u64> = edges(width).into_iter().chain(Mix(3).rows(6, 1, width).into_iter().flatten()).collect();
+        let values: Vec<u64> = edges(width)
+            .into_iter()
+            .chain(Mix(3).rows(6, 1, width).into_iter().flatten())
+            .collect();
         let list = product(&[&values, &places, &places]);
         for sign in ['u', 's'] {
             let ins = [reg(width), W, W];
-            check(&format!("bfe.{sign}{width} %d, %a, %b, %c;"), reg(width), &ins, &list, |v| {
-                let (pos, len) = ((v[1] & 0xff) as u32, (v[2] & 0xff) as u32);
-                let last = if sign == 'u' || len == 0 { 0 } else { v[0] >> (pos + len - 1).min(top) & 1 };
-                (0..width).fold(0, |d, k| d | if k < len && pos + k <= top { v[0] >> (pos + k) & 1 } else { last } << k)
-            });
+            check(
+                &format!("bfe.{sign}{width} %d, %a, %b, %c;"),
+                reg(width),
+                &ins,
+                &list,
+                |v| {
+                    let (pos, len) = ((v[1] & 0xff) as u32, (v[2] & 0xff) as u32);
+                    let last = if sign == 'u' || len == 0 {
+                        0
+                    } else {
+                        v[0] >> (pos + len - 1).min(top) & 1
+                    };
+                    (0..width).fold(0, |d, k| {
+                        d | if k < len && pos + k <= top {
+                            v[0] >> (pos + k) & 1
+                        } else {
+                            last
+                        } << k
+                    })
+                },
+            );
         }
-        let list = product(&[&values[..14], &[0, u64::MAX >> (64 - width), 0x1234_5678], &places, &places]);
-        check(&format!("bfi.b{width} %d, %a, %b, %c, %e;"), reg(width), &[reg(width), reg(width), W, W], &list, |v| {
-            let (pos, len) = ((v[2] & 0xff) as u32, (v[3] & 0xff) as u32);
-            (0..len).take_while(|k| pos + k <= top).fold(v[1], |f, k| f & !(1 << (pos + k)) | (v[0] >> k & 1) << (pos + k))
-        });
+        let list = product(&[
+            &values[..14],
+            &[0, u64::MAX >> (64 - width), 0x1234_5678],
+            &places,
+            &places,
+        ]);
+        check(
+            &format!("bfi.b{width} %d, %a, %b, %c, %e;"),
+            reg(width),
+            &[reg(width), reg(width), W, W],
+            &list,
+            |v| {
+                let (pos, len) = ((v[2] & 0xff) as u32, (v[3] & 0xff) as u32);
+                (0..len).take_while(|k| pos + k <= top).fold(v[1], |f, k| {
+                    f & !(1 << (pos + k)) | (v[0] >> k & 1) << (pos + k)
+                })
+            },
+        );
     }
     // The ISA's pseudocode of szext and bmsk.
     let list = product(&[&edges(32), &[0, 1, 8, 31, 32, 33, 63, 64, 0xffff_ffff]]);
     for (mode, clamp) in [("clamp", true), ("wrap", false)] {
         for sign in ['u', 's'] {
-            check(&format!("szext.{mode}.{sign}32 %d, %a, %b;"), W, &[W; 2], &list, |v| {
-                let b1 = v[1] & 31;
-                let too_large = v[1] >= 32 && clamp;
-                let mask = if too_large { 0 } else { 0xffff_ffff << b1 & 0xffff_ffff };
-                let negative = sign == 's' && b1 != 0 && !too_large && v[0] >> (b1 - 1) & 1 != 0;
-                v[0] & !mask | if negative { mask } else { 0 }
-            });
+            check(
+                &format!("szext.{mode}.{sign}32 %d, %a, %b;"),
+                W,
+                &[W; 2],
+                &list,
+                |v| {
+                    let b1 = v[1] & 31;
+                    let too_large = v[1] >= 32 && clamp;
+                    let mask = if too_large {
+                        0
+                    } else {
+                        0xffff_ffff << b1 & 0xffff_ffff
+                    };
+                    let negative =
+                        sign == 's' && b1 != 0 && !too_large && v[0] >> (b1 - 1) & 1 != 0;
+                    v[0] & !mask | if negative { mask } else { 0 }
+                },
+            );
         }
-        check(&format!("bmsk.{mode}.b32 %d, %a, %b;"), W, &[W; 2], &list, |v| {
-            let (start, len) = if clamp { (v[0].min(32), v[1].min(32)) } else { (v[0] & 31, v[1] & 31) };
-            (start..(start + len).min(32)).fold(0, |m, k| m | 1 << k)
-        });
+        check(
+            &format!("bmsk.{mode}.b32 %d, %a, %b;"),
+            W,
+            &[W; 2],
+            &list,
+            |v| {
+                let (start, len) = if clamp {
+                    (v[0].min(32), v[1].min(32))
+                } else {
+                    (v[0] & 31, v[1] & 31)
+                };
+                (start..(start + len).min(32)).fold(0, |m, k| m | 1 << k)
+            },
+        );
     }
 }
 
 #[test]
 fn nth_set_bit() {
-    let list = product(&[&[0, 1, 0x8000_0000, 0xf0f0_0001, 0xffff_ffff], &[0, 3, 31], &[0, 1, 2, 5, 31, 32, 33, 0xffff_ffff, 0xffff_fffd, 0x8000_0000]]);
+    let list = product(&[
+        &[0, 1, 0x8000_0000, 0xf0f0_0001, 0xffff_ffff],
+        &[0, 3, 31],
+        &[
+            0,
+            1,
+            2,
+            5,
+            31,
+            32,
+            33,
+            0xffff_ffff,
+            0xffff_fffd,
+            0x8000_0000,
+        ],
+    ]);
     check("fns.b32 %d, %a, %b, %c;", W, &[W; 3], &list, |v| {
         let (mask, base, offset) = (v[0], v[1] as i64, i64::from(v[2] as i32));
         if offset == 0 {
-            return if mask >> base & 1 != 0 { base as u64 } else { 0xffff_ffff };
+            return if mask >> base & 1 != 0 {
+                base as u64
+            } else {
+                0xffff_ffff
+            };
         }
         let (mut pos, mut count) = (base, offset.abs() - 1);
         while (0..32).contains(&pos) {
@@ -615,39 +723,94 @@ fn byte_permutations() {
         (0..4).fold(0, |d, k| {
             let control = v[2] >> (4 * k) & 15;
             let picked = byte(v, control & 7);
-            d | if control & 8 == 0 { picked } else { (picked >> 7) * 0xff } << (8 * k)
+            d | if control & 8 == 0 {
+                picked
+            } else {
+                (picked >> 7) * 0xff
+            } << (8 * k)
         })
     });
-    check("prmt.b32 %d, %a, %b, 0x5410;", W, &[W; 3], &list, |v| v[0] & 0xffff | (v[1] & 0xffff) << 16);
+    check("prmt.b32 %d, %a, %b, 0x5410;", W, &[W; 3], &list, |v| {
+        v[0] & 0xffff | (v[1] & 0xffff) << 16
+    });
     // The source bytes of the four controls, most significant first, from the ISA's table.
     let modes: [(&str, [[u64; 4]; 4]); 6] = [
-        ("f4e", [[3, 2, 1, 0], [4, 3, 2, 1], [5, 4, 3, 2], [6, 5, 4, 3]]),
-        ("b4e", [[5, 6, 7, 0], [6, 7, 0, 1], [7, 0, 1, 2], [0, 1, 2, 3]]),
+        (
+            "f4e",
+            [[3, 2, 1, 0], [4, 3, 2, 1], [5, 4, 3, 2], [6, 5, 4, 3]],
+        ),
+        (
+            "b4e",
+            [[5, 6, 7, 0], [6, 7, 0, 1], [7, 0, 1, 2], [0, 1, 2, 3]],
+        ),
         ("rc8", [[0; 4], [1; 4], [2; 4], [3; 4]]),
-        ("ecl", [[3, 2, 1, 0], [3, 2, 1, 1], [3, 2, 2, 2], [3, 3, 3, 3]]),
-        ("ecr", [[0, 0, 0, 0], [1, 1, 1, 0], [2, 2, 1, 0], [3, 2, 1, 0]]),
-        ("rc16", [[1, 0, 1, 0], [3, 2, 3, 2], [1, 0, 1, 0], [3, 2, 3, 2]]),
+        (
+            "ecl",
+            [[3, 2, 1, 0], [3, 2, 1, 1], [3, 2, 2, 2], [3, 3, 3, 3]],
+        ),
+        (
+            "ecr",
+            [[0, 0, 0, 0], [1, 1, 1, 0], [2, 2, 1, 0], [3, 2, 1, 0]],
+        ),
+        (
+            "rc16",
+            [[1, 0, 1, 0], [3, 2, 3, 2], [1, 0, 1, 0], [3, 2, 3, 2]],
+        ),
     ];
     for (mode, sources) in modes {
-        check(&format!("prmt.b32.{mode} %d, %a, %b, %c;"), W, &[W; 3], &list, |v| {
-            sources[(v[2] & 3) as usize].iter().fold(0, |d, k| d << 8 | byte(v, *k))
-        });
+        check(
+            &format!("prmt.b32.{mode} %d, %a, %b, %c;"),
+            W,
+            &[W; 3],
+            &list,
+            |v| {
+                sources[(v[2] & 3) as usize]
+                    .iter()
+                    .fold(0, |d, k| d << 8 | byte(v, *k))
+            },
+        );
     }
 }
 
 #[test]
 fn dot_products() {
     let list = operands(3, 32);
-    let part = |x: u64, width: u32, k: u32, sign: char| value(x >> (width * k) & (u64::MAX >> (64 - width)), width, sign);
+    let part = |x: u64, width: u32, k: u32, sign: char| {
+        value(x >> (width * k) & (u64::MAX >> (64 - width)), width, sign)
+    };
     for a in ['u', 's'] {
         for b in ['u', 's'] {
-            check(&format!("dp4a.{a}32.{b}32 %d, %a, %b, %c;"), W, &[W; 3], &list, |v| {
-                cut((0..4).map(|k| part(v[0], 8, k, a) * part(v[1], 8, k, b)).sum::<i128>() + i128::from(v[2]), 32)
-            });
+            check(
+                &format!("dp4a.{a}32.{b}32 %d, %a, %b, %c;"),
+                W,
+                &[W; 3],
+                &list,
+                |v| {
+                    cut(
+                        (0..4)
+                            .map(|k| part(v[0], 8, k, a) * part(v[1], 8, k, b))
+                            .sum::<i128>()
+                            + i128::from(v[2]),
+                        32,
+                    )
+                },
+            );
             for (half, first) in [("lo", 0), ("hi", 2)] {
-                check(&format!("dp2a.{half}.{a}32.{b}32 %d, %a, %b, %c;"), W, &[W; 3], &list, |v| {
-                    cut((0..2).map(|k| part(v[0], 16, k, a) * part(v[1], 8, first + k, b)).sum::<i128>() + i128::from(v[2]), 32)
-                });
+                check(
+                    &format!("dp2a.{half}.{a}32.{b}32 %d, %a, %b, %c;"),
+                    W,
+                    &[W; 3],
+                    &list,
+                    |v| {
+                        cut(
+                            (0..2)
+                                .map(|k| part(v[0], 16, k, a) * part(v[1], 8, first + k, b))
+                                .sum::<i128>()
+                                + i128::from(v[2]),
+                            32,
+                        )
+                    },
+                );
             }
         }
     }
@@ -656,18 +819,131 @@ fn dot_products() {
 #[test]
 fn pairs_of_16_bits() {
     let list = operands(2, 32);
-    let both = |v: &[u64], f: &dyn Fn(u64, u64) -> u64| f(v[0] & 0xffff, v[1] & 0xffff) & 0xffff | (f(v[0] >> 16, v[1] >> 16) & 0xffff) << 16;
+    let both = |v: &[u64], f: &dyn Fn(u64, u64) -> u64| {
+        f(v[0] & 0xffff, v[1] & 0xffff) & 0xffff | (f(v[0] >> 16, v[1] >> 16) & 0xffff) << 16
+    };
     for sign in ['u', 's'] {
         let of = |x: u64| value(x, 16, sign);
-        check(&format!("add.{sign}16x2 %d, %a, %b;"), W, &[W; 2], &list, |v| both(v, &|a, b| a + b));
-        check(&format!("min.{sign}16x2 %d, %a, %b;"), W, &[W; 2], &list, |v| both(v, &|a, b| cut(of(a).min(of(b)), 16)));
-        check(&format!("max.{sign}16x2 %d, %a, %b;"), W, &[W; 2], &list, |v| both(v, &|a, b| cut(of(a).max(of(b)), 16)));
+        check(
+            &format!("add.{sign}16x2 %d, %a, %b;"),
+            W,
+            &[W; 2],
+            &list,
+            |v| both(v, &|a, b| a + b),
+        );
+        check(
+            &format!("min.{sign}16x2 %d, %a, %b;"),
+            W,
+            &[W; 2],
+            &list,
+            |v| both(v, &|a, b| cut(of(a).min(of(b)), 16)),
+        );
+        check(
+            &format!("max.{sign}16x2 %d, %a, %b;"),
+            W,
+            &[W; 2],
+            &list,
+            |v| both(v, &|a, b| cut(of(a).max(of(b)), 16)),
+        );
     }
     let of = |x: u64| signed(x, 16);
-    check("min.relu.s16x2 %d, %a, %b;", W, &[W; 2], &list, |v| both(v, &|a, b| cut(of(a).min(of(b)).max(0), 16)));
-    check("max.relu.s16x2 %d, %a, %b;", W, &[W; 2], &list, |v| both(v, &|a, b| cut(of(a).max(of(b)).max(0), 16)));
-    check("min.relu.s32 %d, %a, %b;", W, &[W; 2], &list, |v| cut(signed(v[0], 32).min(signed(v[1], 32)).max(0), 32));
-    check("max.relu.s32 %d, %a, %b;", W, &[W; 2], &list, |v| cut(signed(v[0], 32).max(signed(v[1], 32)).max(0), 32));
+    check("min.relu.s16x2 %d, %a, %b;", W, &[W; 2], &list, |v| {
+        both(v, &|a, b| cut(of(a).min(of(b)).max(0), 16))
+    });
+    check("max.relu.s16x2 %d, %a, %b;", W, &[W; 2], &list, |v| {
+        both(v, &|a, b| cut(of(a).max(of(b)).max(0), 16))
+    });
+    check("min.relu.s32 %d, %a, %b;", W, &[W; 2], &list, |v| {
+        cut(signed(v[0], 32).min(signed(v[1], 32)).max(0), 32)
+    });
+    check("max.relu.s32 %d, %a, %b;", W, &[W; 2], &list, |v| {
+        cut(signed(v[0], 32).max(signed(v[1], 32)).max(0), 32)
+    });
+}
+
+/// The ISA's pseudocode of the SIMD video instructions.
+fn video(name: &str, v: &[u64], width: u32, [d, a, b]: [char; 3], last: &str) -> u64 {
+    let ones = (1u64 << width) - 1;
+    let (least, most) = if d == 's' {
+        (-(1i128 << (width - 1)), (1 << (width - 1)) - 1)
+    } else {
+        (0, i128::from(ones))
+    };
+    let mut sum = i128::from(v[2]);
+    let mut merged = 0;
+    for k in 0..32 / width {
+        let (x, y) = (
+            value(v[0] >> (k * width) & ones, width, a),
+            value(v[1] >> (k * width) & ones, width, b),
+        );
+        let t = match name {
+            "vadd" => x + y,
+            "vsub" => x - y,
+            "vavrg" if x + y >= 0 => (x + y + 1) >> 1,
+            "vavrg" => (x + y) >> 1,
+            "vabsdiff" => (x - y).abs(),
+            "vmin" => x.min(y),
+            "vmax" => x.max(y),
+            "eq" => (x == y).into(),
+            "ne" => (x != y).into(),
+            "lt" => (x < y).into(),
+            "le" => (x <= y).into(),
+            "gt" => (x > y).into(),
+            _ => (x >= y).into(),
+        };
+        let t = if last == ".sat" {
+            t.clamp(least, most)
+        } else {
+            t
+        };
+        sum += t;
+        merged |= (t as u64 & ones) << (k * width);
+    }
+    if last == ".add" { cut(sum, 32) } else { merged }
+}
+
+#[test]
+fn parts_of_a_register() {
+    let list = operands(3, 32);
+    for (count, width) in [(2, 16), (4, 8)] {
+        for a in ['u', 's'] {
+            for b in ['u', 's'] {
+                for d in ['u', 's'] {
+                    for name in ["vadd", "vsub", "vavrg", "vabsdiff", "vmin", "vmax"] {
+                        for last in ["", ".sat", ".add"] {
+                            let body =
+                                format!("{name}{count}.{d}32.{a}32.{b}32{last} %d, %a, %b, %c;");
+                            check(&body, W, &[W; 3], &list, |v| {
+                                video(name, v, width, [d, a, b], last)
+                            });
+                        }
+                    }
+                }
+                for name in ["eq", "ne", "lt", "le", "gt", "ge"] {
+                    for last in ["", ".add"] {
+                        let body = format!("vset{count}.{a}32.{b}32.{name}{last} %d, %a, %b, %c;");
+                        check(&body, W, &[W; 3], &list, |v| {
+                            video(name, v, width, ['u', a, b], last)
+                        });
+                    }
+                }
+            }
+        }
+    }
+    check("max.s16x2.relu %d, %a, %b;", W, &[W; 2], &list, |v| {
+        let top = |s: u32| {
+            cut(
+                signed(v[0] >> s & 0xffff, 16)
+                    .max(signed(v[1] >> s & 0xffff, 16))
+                    .max(0),
+                16,
+            )
+        };
+        top(0) | top(16) << 16
+    });
+    check("min.s32.relu %d, %a, %b;", W, &[W; 2], &list, |v| {
+        cut(signed(v[0], 32).min(signed(v[1], 32)).max(0), 32)
+    });
 }
 
 #[test]

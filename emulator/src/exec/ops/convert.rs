@@ -29,9 +29,25 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         return d.invalid("two types belong");
     }
     let (to, from) = (i.opcode[n - 2].as_str(), i.opcode[n - 1].as_str());
-    const MODIFIERS: [&str; 13] =
-        ["rn", "rz", "rm", "rp", "rna", "rni", "rzi", "rmi", "rpi", "ftz", "sat", "relu", "satfinite"];
-    if let Some(m) = i.opcode[1..n - 2].iter().find(|m| !MODIFIERS.contains(&m.as_str())) {
+    const MODIFIERS: [&str; 13] = [
+        "rn",
+        "rz",
+        "rm",
+        "rp",
+        "rna",
+        "rni",
+        "rzi",
+        "rmi",
+        "rpi",
+        "ftz",
+        "sat",
+        "relu",
+        "satfinite",
+    ];
+    if let Some(m) = i.opcode[1..n - 2]
+        .iter()
+        .find(|m| !MODIFIERS.contains(&m.as_str()))
+    {
         return d.unsupported(format!("modifier .{m}"));
     }
     if let Some(inst) = narrow::decode(d, i, to, from)? {
@@ -58,16 +74,29 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
 
 fn scalar(name: &str) -> Option<Type> {
     use Type::*;
-    Type::from_suffix(name).filter(|t| matches!(t, U8 | U16 | U32 | U64 | S8 | S16 | S32 | S64 | F16 | BF16 | F32 | F64))
+    Type::from_suffix(name).filter(|t| {
+        matches!(
+            t,
+            U8 | U16 | U32 | U64 | S8 | S16 | S32 | S64 | F16 | BF16 | F32 | F64
+        )
+    })
 }
 
 /// Slot and lane width (4 or 8 bytes) of an operand that may be wider than its type.
-fn at_least(d: &mut Decoder, operand: &Operand, ty: Type, destination: bool) -> Result<(u32, bool), LoadError> {
+fn at_least(
+    d: &mut Decoder,
+    operand: &Operand,
+    ty: Type,
+    destination: bool,
+) -> Result<(u32, bool), LoadError> {
     let width = match operand {
         Operand::Reg(reg) => d.reg_type(*reg).size(),
         _ => ty.size(),
     };
-    if width < ty.size() || width > 8 || matches!(operand, Operand::Reg(reg) if d.reg_type(*reg) == Type::Pred) {
+    if width < ty.size()
+        || width > 8
+        || matches!(operand, Operand::Reg(reg) if d.reg_type(*reg) == Type::Pred)
+    {
         return d.invalid(format!("a register of {width} bytes for {ty:?}"));
     }
     let slot = match (operand, destination) {
@@ -97,7 +126,13 @@ const TYPES: [Type; 12] = {
     use Type::*;
     [U8, U16, U32, U64, S8, S16, S32, S64, F16, BF16, F32, F64]
 };
-const ROUNDS: [Round; 5] = [Round::Even, Round::Away, Round::Zero, Round::Down, Round::Up];
+const ROUNDS: [Round; 5] = [
+    Round::Even,
+    Round::Away,
+    Round::Zero,
+    Round::Down,
+    Round::Up,
+];
 
 fn codes(to: Type, from: Type, round: Round) -> u32 {
     let place = |ty| TYPES.iter().position(|t| *t == ty).unwrap_or(0) as u32;
@@ -109,7 +144,13 @@ fn codes(to: Type, from: Type, round: Round) -> u32 {
 #[inline(always)]
 unsafe fn raw(w: &Warp, slot: u32, wide: bool) -> [u64; 32] {
     // SAFETY: the caller's promise: a slot of this width.
-    unsafe { if wide { u64::load(w.slot(slot)) } else { u32::load(w.slot(slot)).map(u64::from) } }
+    unsafe {
+        if wide {
+            u64::load(w.slot(slot))
+        } else {
+            u32::load(w.slot(slot)).map(u64::from)
+        }
+    }
 }
 
 /// An integer of a type from the low bits of a lane.
@@ -171,7 +212,8 @@ fn integer(d: &mut Decoder, i: &Instruction, to: Type, from: Type) -> Result<Ins
     }
     let (target, wide_target) = at_least(d, &i.operands[0], to, true)?;
     let (a, wide_source) = source(d, &i.operands[1], from)?;
-    let flags = if wide_target { WIDE_TARGET } else { 0 } | if wide_source { WIDE_SOURCE } else { 0 };
+    let flags =
+        if wide_target { WIDE_TARGET } else { 0 } | if wide_source { WIDE_SOURCE } else { 0 };
     let quick = if has(i, "sat") || wide_source != (from.size() == 8) {
         None
     } else {
@@ -180,17 +222,29 @@ fn integer(d: &mut Decoder, i: &Instruction, to: Type, from: Type) -> Result<Ins
             [U8 u8, U16 u16, U32 u32, U64 u64, S8 i8, S16 i16, S32 i32, S64 i64])
     };
     let aux = codes(to, from, Round::Even) | flags | if has(i, "sat") { SAT } else { 0 };
-    Ok(Inst { d: target, a, aux, ..d.inst(quick.unwrap_or(any_integer)) })
+    Ok(Inst {
+        d: target,
+        a,
+        aux,
+        ..d.inst(quick.unwrap_or(any_integer))
+    })
 }
 
 unsafe fn any_integer(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
-    let (from, to) = (TYPES[(i.aux >> SOURCE & 15) as usize], TYPES[(i.aux >> TARGET & 15) as usize]);
+    let (from, to) = (
+        TYPES[(i.aux >> SOURCE & 15) as usize],
+        TYPES[(i.aux >> TARGET & 15) as usize],
+    );
     let (least, most) = limits(to);
     // SAFETY: operands are slots of the warp's file, of the widths that the flags say.
     unsafe {
         let out = raw(w, i.a, i.aux & WIDE_SOURCE != 0).map(|bits| {
             let value = integer_value(from, bits);
-            let value = if i.aux & SAT != 0 { value.clamp(least, most) } else { integer_value(to, value as u64) };
+            let value = if i.aux & SAT != 0 {
+                value.clamp(least, most)
+            } else {
+                integer_value(to, value as u64)
+            };
             value as u64
         });
         write_raw(w, i, out, mask);
@@ -232,15 +286,28 @@ fn to_integer(d: &mut Decoder, i: &Instruction, to: Type, from: Type) -> Result<
     // `as` saturates and makes zero of NaN, as the device does from binary32 to up to 32 bits. Flushing
     // changes nothing for these two roundings.
     let quick = match (from, to, round, wide_target) {
-        (Type::F32, Type::S32, Round::Even, false) => Some(alu1(|a: f32| a.round_ties_even() as i32)),
-        (Type::F32, Type::U32, Round::Even, false) => Some(alu1(|a: f32| a.round_ties_even() as u32)),
+        (Type::F32, Type::S32, Round::Even, false) => {
+            Some(alu1(|a: f32| a.round_ties_even() as i32))
+        }
+        (Type::F32, Type::U32, Round::Even, false) => {
+            Some(alu1(|a: f32| a.round_ties_even() as u32))
+        }
         (Type::F32, Type::S32, Round::Zero, false) => Some(alu1(|a: f32| a as i32)),
         (Type::F32, Type::U32, Round::Zero, false) => Some(alu1(|a: f32| a as u32)),
-        (Type::F32, Type::S8, Round::Even, false) => Some(alu1(|a: f32| a.round_ties_even() as i8 as i32)),
+        (Type::F32, Type::S8, Round::Even, false) => {
+            Some(alu1(|a: f32| a.round_ties_even() as i8 as i32))
+        }
         _ => None,
     };
-    let aux = codes(to, from, round) | if wide_target { WIDE_TARGET } else { 0 } | if ftz { FTZ } else { 0 };
-    Ok(Inst { d: target, a, aux, ..d.inst(quick.unwrap_or(pick_handler!(any_to_integer))) })
+    let aux = codes(to, from, round)
+        | if wide_target { WIDE_TARGET } else { 0 }
+        | if ftz { FTZ } else { 0 };
+    Ok(Inst {
+        d: target,
+        a,
+        aux,
+        ..d.inst(quick.unwrap_or(pick_handler!(any_to_integer)))
+    })
 }
 
 /// A real number of a type.
@@ -259,17 +326,28 @@ fn real_value(ty: Type, bits: u64, ftz: bool) -> f64 {
 
 #[inline(always)]
 unsafe fn any_to_integer(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
-    let (from, to) = (TYPES[(i.aux >> SOURCE & 15) as usize], TYPES[(i.aux >> TARGET & 15) as usize]);
+    let (from, to) = (
+        TYPES[(i.aux >> SOURCE & 15) as usize],
+        TYPES[(i.aux >> TARGET & 15) as usize],
+    );
     let round = ROUNDS[(i.aux >> ROUND & 15) as usize];
     let (least, most) = limits(to);
     // NaN becomes zero, except from binary64 or to 64 bits: then the top bit alone.
-    let nan = if from == Type::F64 || to.size() == 8 { 1u64 << (8 * to.size() - 1) } else { 0 };
+    let nan = if from == Type::F64 || to.size() == 8 {
+        1u64 << (8 * to.size() - 1)
+    } else {
+        0
+    };
     let nan = integer_value(to, nan) as u64;
     // SAFETY: operands are slots of the warp's file, of the widths that the flags and types say.
     unsafe {
         let out = raw(w, i.a, from == Type::F64).map(|bits| {
             let x = real_value(from, bits, i.aux & FTZ != 0);
-            if x.is_nan() { nan } else { (to_integral(x, round) as i128).clamp(least, most) as u64 }
+            if x.is_nan() {
+                nan
+            } else {
+                (to_integral(x, round) as i128).clamp(least, most) as u64
+            }
         });
         write_raw(w, i, out, mask);
     }
@@ -290,7 +368,9 @@ fn format(ty: Type) -> Format {
 fn saturated(ty: Type, bits: u64) -> u64 {
     match ty {
         Type::F16 => F16::from_f32(saturate(F16(bits as u16).to_f32())).0.into(),
-        Type::BF16 => BF16::from_f32(saturate(BF16(bits as u16).to_f32())).0.into(),
+        Type::BF16 => BF16::from_f32(saturate(BF16(bits as u16).to_f32()))
+            .0
+            .into(),
         Type::F32 => saturate(f32::from_bits(bits as u32)).to_bits().into(),
         _ => saturate64(f64::from_bits(bits)).to_bits(),
     }
@@ -341,11 +421,19 @@ fn from_integer(d: &mut Decoder, i: &Instruction, to: Type, from: Type) -> Resul
     };
     let flags = if wide_source { WIDE_SOURCE } else { 0 } | if has(i, "sat") { SAT } else { 0 };
     let flags = flags | if to == Type::F64 { WIDE_TARGET } else { 0 };
-    Ok(Inst { d: target, a, aux: codes(to, from, round) | flags, ..d.inst(quick.unwrap_or(any_from_integer)) })
+    Ok(Inst {
+        d: target,
+        a,
+        aux: codes(to, from, round) | flags,
+        ..d.inst(quick.unwrap_or(any_from_integer))
+    })
 }
 
 unsafe fn any_from_integer(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
-    let (from, to) = (TYPES[(i.aux >> SOURCE & 15) as usize], TYPES[(i.aux >> TARGET & 15) as usize]);
+    let (from, to) = (
+        TYPES[(i.aux >> SOURCE & 15) as usize],
+        TYPES[(i.aux >> TARGET & 15) as usize],
+    );
     let round = ROUNDS[(i.aux >> ROUND & 15) as usize];
     let format = format(to);
     // SAFETY: operands are slots of the warp's file, of the widths that the flags say.
@@ -354,16 +442,27 @@ unsafe fn any_from_integer(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
             let value = integer_value(from, bits);
             let bits = match value {
                 0 => 0,
-                value => Exact::integer(value < 0, value.unsigned_abs() as u64).round(format, round),
+                value => {
+                    Exact::integer(value < 0, value.unsigned_abs() as u64).round(format, round)
+                }
             };
-            if i.aux & SAT != 0 { saturated(to, bits) } else { bits }
+            if i.aux & SAT != 0 {
+                saturated(to, bits)
+            } else {
+                bits
+            }
         });
         write_raw(w, i, out, mask);
     }
     Flow::Next
 }
 
-fn between_reals(d: &mut Decoder, i: &Instruction, to: Type, from: Type) -> Result<Inst, LoadError> {
+fn between_reals(
+    d: &mut Decoder,
+    i: &Instruction,
+    to: Type,
+    from: Type,
+) -> Result<Inst, LoadError> {
     let (ftz, sat) = (has(i, "ftz"), has(i, "sat"));
     let (fraction, whole) = (rounding(d, i)?, integral(i));
     let narrows = to.size() < from.size() || (to != from && to.size() == 2);
@@ -385,30 +484,50 @@ fn between_reals(d: &mut Decoder, i: &Instruction, to: Type, from: Type) -> Resu
         (Type::F16, Type::F32, Round::Even, false) if !ftz => Some(alu1(F16::from_f32)),
         (Type::BF16, Type::F32, Round::Even, false) if !ftz => Some(alu1(BF16::from_f32)),
         (Type::F64, Type::F32, _, false) if !ftz => Some(alu1(|a: f32| canonical64(a.into()))),
-        (Type::F32, Type::F64, Round::Even, false) if !ftz => Some(alu1(|a: f64| canonical(a as f32))),
-        (Type::F32, Type::F64, Round::Zero, false) if !ftz => Some(alu1(|a: f64| canonical(odd::narrow::<{ direction::ZERO }>(a)))),
-        (Type::F32, Type::F64, Round::Down, false) if !ftz => Some(alu1(|a: f64| canonical(odd::narrow::<{ direction::DOWN }>(a)))),
-        (Type::F32, Type::F64, Round::Up, false) if !ftz => Some(alu1(|a: f64| canonical(odd::narrow::<{ direction::UP }>(a)))),
+        (Type::F32, Type::F64, Round::Even, false) if !ftz => {
+            Some(alu1(|a: f64| canonical(a as f32)))
+        }
+        (Type::F32, Type::F64, Round::Zero, false) if !ftz => Some(alu1(|a: f64| {
+            canonical(odd::narrow::<{ direction::ZERO }>(a))
+        })),
+        (Type::F32, Type::F64, Round::Down, false) if !ftz => Some(alu1(|a: f64| {
+            canonical(odd::narrow::<{ direction::DOWN }>(a))
+        })),
+        (Type::F32, Type::F64, Round::Up, false) if !ftz => Some(alu1(|a: f64| {
+            canonical(odd::narrow::<{ direction::UP }>(a))
+        })),
         (Type::F32, Type::F32, _, false) if !ftz && whole.is_some() => Some(match round {
             Round::Zero => alu1(|a: f32| canonical(a.trunc())),
             Round::Down => alu1(|a: f32| canonical(a.floor())),
             Round::Up => alu1(|a: f32| canonical(a.ceil())),
             _ => alu1(|a: f32| canonical(a.round_ties_even())),
         }),
-        (Type::F32, Type::F32, _, true) if !ftz && whole.is_none() => Some(alu1(|a: f32| saturate(a))),
+        (Type::F32, Type::F32, _, true) if !ftz && whole.is_none() => {
+            Some(alu1(|a: f32| saturate(a)))
+        }
         _ => None,
     };
-    let flags = if ftz { FTZ } else { 0 } | if sat { SAT } else { 0 } | if to == Type::F64 { WIDE_TARGET } else { 0 };
+    let flags = if ftz { FTZ } else { 0 }
+        | if sat { SAT } else { 0 }
+        | if to == Type::F64 { WIDE_TARGET } else { 0 };
     let run: Handler = match (quick, whole.is_some()) {
         (Some(run), _) => run,
         (None, true) => any_real::<true>,
         (None, false) => any_real::<false>,
     };
-    Ok(Inst { d: target, a, aux: codes(to, from, round) | flags, ..d.inst(run) })
+    Ok(Inst {
+        d: target,
+        a,
+        aux: codes(to, from, round) | flags,
+        ..d.inst(run)
+    })
 }
 
 unsafe fn any_real<const WHOLE: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
-    let (from, to) = (TYPES[(i.aux >> SOURCE & 15) as usize], TYPES[(i.aux >> TARGET & 15) as usize]);
+    let (from, to) = (
+        TYPES[(i.aux >> SOURCE & 15) as usize],
+        TYPES[(i.aux >> TARGET & 15) as usize],
+    );
     let round = ROUNDS[(i.aux >> ROUND & 15) as usize];
     let ftz = i.aux & FTZ != 0;
     // SAFETY: operands are slots of the warp's file, of the widths that the types say.
@@ -417,8 +536,16 @@ unsafe fn any_real<const WHOLE: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow
             let x = real_value(from, bits, ftz);
             let x = if WHOLE { to_integral(x, round) } else { x };
             let bits = round_to(x, format(to), round);
-            let bits = if ftz && to == Type::F32 { flush(f32::from_bits(bits as u32)).to_bits().into() } else { bits };
-            if i.aux & SAT != 0 { saturated(to, bits) } else { bits }
+            let bits = if ftz && to == Type::F32 {
+                flush(f32::from_bits(bits as u32)).to_bits().into()
+            } else {
+                bits
+            };
+            if i.aux & SAT != 0 {
+                saturated(to, bits)
+            } else {
+                bits
+            }
         });
         write_raw(w, i, out, mask);
     }

@@ -4,7 +4,7 @@ use super::float::{canonical, choose, saturate};
 use super::has;
 use super::shape::{binary, exactly, ternary, unary};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, conjure};
+use crate::exec::lanes::{Lane, conjure, each};
 use crate::exec::module::LoadError;
 use crate::exec::number::approx;
 use crate::exec::number::f16::{BF16, F16, Half};
@@ -53,32 +53,52 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         "abs" | "neg" => {
             let run = sign(op == "neg", has(i, "ftz"));
             let both = matches!(ty, Type::F16x2 | Type::BF16x2);
-            Inst { aux: if both { 0x8000_8000 } else { 0x8000 }, ..unary(d, i, ty, ty, run)? }
+            Inst {
+                aux: if both { 0x8000_8000 } else { 0x8000 },
+                ..unary(d, i, ty, ty, run)?
+            }
         }
         "add" => binary(d, i, ty, [ty; 2], handler::<2, _>(ty, |a, b, _| a + b))?,
         "sub" => binary(d, i, ty, [ty; 2], handler::<2, _>(ty, |a, b, _| a - b))?,
         "mul" => binary(d, i, ty, [ty; 2], handler::<2, _>(ty, |a, b, _| a * b))?,
         "fma" => {
-            let run = if binary16 { handler::<3, _>(ty, fma_f16) } else { handler::<3, _>(ty, fma_bf16) };
+            let run = if binary16 {
+                handler::<3, _>(ty, fma_f16)
+            } else {
+                handler::<3, _>(ty, fma_bf16)
+            };
             ternary(d, i, ty, [ty; 3], run)?
         }
         "min" | "max" => {
             let run = match (op, has(i, "NaN"), has(i, "abs")) {
-                ("min", false, false) => handler::<2, _>(ty, |a, b, _| choose::<false, false>(a, b)),
+                ("min", false, false) => {
+                    handler::<2, _>(ty, |a, b, _| choose::<false, false>(a, b))
+                }
                 ("min", true, false) => handler::<2, _>(ty, |a, b, _| choose::<false, true>(a, b)),
-                ("min", false, true) => handler::<2, _>(ty, |a, b, _| choose_magnitude::<false, false>(a, b)),
-                ("min", true, true) => handler::<2, _>(ty, |a, b, _| choose_magnitude::<false, true>(a, b)),
+                ("min", false, true) => {
+                    handler::<2, _>(ty, |a, b, _| choose_magnitude::<false, false>(a, b))
+                }
+                ("min", true, true) => {
+                    handler::<2, _>(ty, |a, b, _| choose_magnitude::<false, true>(a, b))
+                }
                 (_, false, false) => handler::<2, _>(ty, |a, b, _| choose::<true, false>(a, b)),
                 (_, true, false) => handler::<2, _>(ty, |a, b, _| choose::<true, true>(a, b)),
-                (_, false, true) => handler::<2, _>(ty, |a, b, _| choose_magnitude::<true, false>(a, b)),
-                (_, true, true) => handler::<2, _>(ty, |a, b, _| choose_magnitude::<true, true>(a, b)),
+                (_, false, true) => {
+                    handler::<2, _>(ty, |a, b, _| choose_magnitude::<true, false>(a, b))
+                }
+                (_, true, true) => {
+                    handler::<2, _>(ty, |a, b, _| choose_magnitude::<true, true>(a, b))
+                }
             };
             binary(d, i, ty, [ty; 2], run)?
         }
         "tanh" => unary(d, i, ty, ty, handler::<1, _>(ty, |a, _, _| approx::tanh(a)))?,
         _ => unary(d, i, ty, ty, handler::<1, _>(ty, |a, _, _| approx::exp2(a)))?,
     };
-    Ok(Some(Inst { aux: inst.aux | flags, ..inst }))
+    Ok(Some(Inst {
+        aux: inst.aux | flags,
+        ..inst
+    }))
 }
 
 // Inst::aux: what is done to operands and results.
@@ -88,14 +108,19 @@ const RELU: u32 = 4;
 
 /// `abs` and `neg`: the sign bits are in [`Inst::aux`] (above the flags, which lie among no sign bits).
 fn sign(negate: bool, ftz: bool) -> Handler {
-    unsafe fn change<const NEGATE: bool, const FLUSH: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    unsafe fn change<const NEGATE: bool, const FLUSH: bool>(
+        w: &mut Warp,
+        i: &Inst,
+        mask: u32,
+    ) -> Flow {
         let signs = i.aux & 0x8000_8000;
         // SAFETY: operands are 32-bit slots of the warp's file.
         unsafe {
             let a = u32::load(w.slot(i.a));
-            let out = std::array::from_fn(|l| {
+            let out = each(|l| {
                 let a = if FLUSH {
-                    u32::from(F16(a[l] as u16).flushed().0) | u32::from(F16((a[l] >> 16) as u16).flushed().0) << 16
+                    u32::from(F16(a[l] as u16).flushed().0)
+                        | u32::from(F16((a[l] >> 16) as u16).flushed().0) << 16
                 } else {
                     a[l]
                 };
@@ -125,10 +150,18 @@ fn fma_f16(a: f32, b: f32, c: f32) -> f32 {
     let error = (p - (s - from_c)) + (c - from_c);
     let bits = s.to_bits();
     let away = (error > 0.0) == (s > 0.0);
-    let moved = if away { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
+    let moved = if away {
+        bits.wrapping_add(1)
+    } else {
+        bits.wrapping_sub(1)
+    };
     // Where the sum is not finite, the error is NaN and neither holds.
     let inexact = (error > 0.0) | (error < 0.0);
-    f32::from_bits(if inexact & (bits & 1 == 0) { moved } else { bits })
+    f32::from_bits(if inexact & (bits & 1 == 0) {
+        moved
+    } else {
+        bits
+    })
 }
 
 /// The same of bfloat16 numbers, whose products can leave the range of binary32.
@@ -166,9 +199,14 @@ impl Chunks for F16 {
         if WIDE {
             use std::arch::x86_64::*;
             // SAFETY: the caller's promise; the arrays are vectors of these sizes.
-            return unsafe { std::mem::transmute::<__m256, [f32; 8]>(_mm256_cvtph_ps(std::mem::transmute::<[u16; 8], __m128i>(bits))) };
+            return unsafe {
+                std::mem::transmute::<__m256, [f32; 8]>(_mm256_cvtph_ps(std::mem::transmute::<
+                    [u16; 8],
+                    __m128i,
+                >(bits)))
+            };
         }
-        bits.map(|b| F16(b).to_f32())
+        each(|l| F16(bits[l]).to_f32())
     }
     #[inline(always)]
     unsafe fn narrow<const WIDE: bool>(values: [f32; 8]) -> [u16; 8] {
@@ -178,21 +216,23 @@ impl Chunks for F16 {
             // SAFETY: as above.
             return unsafe {
                 let values = std::mem::transmute::<[f32; 8], __m256>(values);
-                std::mem::transmute::<__m128i, [u16; 8]>(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values))
+                std::mem::transmute::<__m128i, [u16; 8]>(
+                    _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values),
+                )
             };
         }
-        values.map(|v| F16::from_f32(v).0)
+        each(|l| F16::from_f32(values[l]).0)
     }
 }
 
 impl Chunks for BF16 {
     #[inline(always)]
     unsafe fn widen<const WIDE: bool>(bits: [u16; 8]) -> [f32; 8] {
-        bits.map(|b| BF16(b).to_f32())
+        each(|l| BF16(bits[l]).to_f32())
     }
     #[inline(always)]
     unsafe fn narrow<const WIDE: bool>(values: [f32; 8]) -> [u16; 8] {
-        values.map(|v| BF16::from_f32(v).0)
+        each(|l| BF16::from_f32(values[l]).0)
     }
 }
 
@@ -211,7 +251,11 @@ unsafe fn halves<const TWO: bool>(slot: *const u8) -> [u16; 64] {
 }
 
 #[inline(always)]
-unsafe fn body<H: Chunks, F, const ARITY: usize, const TWO: bool, const WIDE: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow
+unsafe fn body<H: Chunks, F, const ARITY: usize, const TWO: bool, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow
 where
     F: Fn(f32, f32, f32) -> f32 + Copy,
 {
@@ -219,43 +263,59 @@ where
     unsafe {
         let f = conjure::<F>();
         let a = halves::<TWO>(w.slot(i.a));
-        let b = if ARITY > 1 { halves::<TWO>(w.slot(i.b)) } else { a };
-        let c = if ARITY > 2 { halves::<TWO>(w.slot(i.c)) } else { a };
+        let b = if ARITY > 1 {
+            halves::<TWO>(w.slot(i.b))
+        } else {
+            a
+        };
+        let c = if ARITY > 2 {
+            halves::<TWO>(w.slot(i.c))
+        } else {
+            a
+        };
         let mut out = [0u16; 64];
         for k in 0..if TWO { 8 } else { 4 } {
             let part = |x: &[u16; 64]| {
-                let mut bits: [u16; 8] = std::array::from_fn(|l| x[8 * k + l]);
+                let mut bits: [u16; 8] = each(|l| x[8 * k + l]);
                 if i.aux & FTZ != 0 {
-                    bits = bits.map(|b| H::from_bits(b).flushed().bits());
+                    bits = each(|l| H::from_bits(bits[l]).flushed().bits());
                 }
                 H::widen::<WIDE>(bits)
             };
             let a = part(&a);
             let b = if ARITY > 1 { part(&b) } else { a };
             let c = if ARITY > 2 { part(&c) } else { a };
-            let mut values: [f32; 8] = std::array::from_fn(|l| canonical(f(a[l], b[l], c[l])));
+            let mut values: [f32; 8] = each(|l| canonical(f(a[l], b[l], c[l])));
             if i.aux & SAT != 0 {
-                values = values.map(saturate);
+                values = each(|l| saturate(values[l]));
             }
             if i.aux & RELU != 0 {
-                values = values.map(|v| if v <= 0.0 { 0.0 } else { v });
+                values = each(|l| if values[l] <= 0.0 { 0.0 } else { values[l] });
             }
             let mut bits = H::narrow::<WIDE>(values);
             if i.aux & FTZ != 0 {
-                bits = bits.map(|b| H::from_bits(b).flushed().bits());
+                bits = each(|l| H::from_bits(bits[l]).flushed().bits());
             }
             out[8 * k..8 * k + 8].copy_from_slice(&bits);
         }
         if TWO {
-            u32::store(w.slot(i.d), std::mem::transmute::<[u16; 64], [u32; 32]>(out), mask);
+            u32::store(
+                w.slot(i.d),
+                std::mem::transmute::<[u16; 64], [u32; 32]>(out),
+                mask,
+            );
         } else {
-            u16::store(w.slot(i.d), std::array::from_fn(|l| out[l]), mask);
+            u16::store(w.slot(i.d), each(|l| out[l]), mask);
         }
     }
     Flow::Next
 }
 
-unsafe fn base<H: Chunks, F, const ARITY: usize, const TWO: bool>(w: &mut Warp, i: &Inst, m: u32) -> Flow
+unsafe fn base<H: Chunks, F, const ARITY: usize, const TWO: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    m: u32,
+) -> Flow
 where
     F: Fn(f32, f32, f32) -> f32 + Copy,
 {
@@ -265,7 +325,11 @@ where
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn fast<H: Chunks, F, const ARITY: usize, const TWO: bool>(w: &mut Warp, i: &Inst, m: u32) -> Flow
+unsafe fn fast<H: Chunks, F, const ARITY: usize, const TWO: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    m: u32,
+) -> Flow
 where
     F: Fn(f32, f32, f32) -> f32 + Copy,
 {

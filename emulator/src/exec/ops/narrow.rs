@@ -4,7 +4,7 @@ use super::convert::round_to;
 use super::float::{flush, rounding};
 use super::{has, operands};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, alu1, alu2};
+use crate::exec::lanes::{Lane, alu1, alu2, each};
 use crate::exec::module::LoadError;
 use crate::exec::number::exact::{self, Exact, Format, Round};
 use crate::exec::number::f16::{BF16, F16, Half};
@@ -16,7 +16,12 @@ use crate::ptx::ast::{Instruction, Operand, Type};
 ///
 /// # Errors
 /// A form that is not executed.
-pub fn decode(d: &mut Decoder, i: &Instruction, to: &str, from: &str) -> Result<Option<Inst>, LoadError> {
+pub fn decode(
+    d: &mut Decoder,
+    i: &Instruction,
+    to: &str,
+    from: &str,
+) -> Result<Option<Inst>, LoadError> {
     let own = has(i, "relu") || has(i, "satfinite");
     let inst = match (to, from) {
         ("f16x2", "f32") => pair(d, i, exact::F16)?,
@@ -45,8 +50,20 @@ const SAT: u32 = 1 << 11;
 /// Bits that a result is shifted up.
 const SHIFT: u32 = 12;
 
-const FORMATS: [Format; 5] = [exact::F16, exact::BF16, exact::TF32, exact::E4M3, exact::E5M2];
-const ROUNDS: [Round; 5] = [Round::Even, Round::Away, Round::Zero, Round::Down, Round::Up];
+const FORMATS: [Format; 5] = [
+    exact::F16,
+    exact::BF16,
+    exact::TF32,
+    exact::E4M3,
+    exact::E5M2,
+];
+const ROUNDS: [Round; 5] = [
+    Round::Even,
+    Round::Away,
+    Round::Zero,
+    Round::Down,
+    Round::Up,
+];
 
 /// The constants of a conversion, its modifiers checked.
 fn modifiers(d: &Decoder, i: &Instruction, format: Format) -> Result<u32, LoadError> {
@@ -67,13 +84,20 @@ fn modifiers(d: &Decoder, i: &Instruction, format: Format) -> Result<u32, LoadEr
     if eight_bits && !has(i, "satfinite") {
         return d.invalid(".satfinite belongs");
     }
-    if has(i, "sat") && (eight_bits || tf32 || has(i, "relu") || has(i, "satfinite")) || has(i, "ftz") && (eight_bits || tf32) {
+    if has(i, "sat") && (eight_bits || tf32 || has(i, "relu") || has(i, "satfinite"))
+        || has(i, "ftz") && (eight_bits || tf32)
+    {
         return d.unsupported("combination of modifiers");
     }
     let round = ROUNDS.iter().position(|r| *r == round).unwrap_or(0) as u32;
     let place = FORMATS.iter().position(|f| *f == format).unwrap_or(0) as u32;
     let mut aux = round | place << FORMAT;
-    for (name, flag) in [("relu", RELU), ("satfinite", FINITE), ("ftz", FTZ), ("sat", SAT)] {
+    for (name, flag) in [
+        ("relu", RELU),
+        ("satfinite", FINITE),
+        ("ftz", FTZ),
+        ("sat", SAT),
+    ] {
         if has(i, name) {
             aux |= flag;
         }
@@ -87,7 +111,11 @@ fn convert(x: f32, aux: u32) -> u32 {
     let round = ROUNDS[(aux & ROUND) as usize];
     let x = if aux & FTZ != 0 { flush(x) } else { x };
     let x = if aux & RELU != 0 && x <= 0.0 { 0.0 } else { x };
-    let x = if aux & SAT != 0 { super::float::saturate(x) } else { x };
+    let x = if aux & SAT != 0 {
+        super::float::saturate(x)
+    } else {
+        x
+    };
     let wide = f64::from(x);
     let bits = if aux & FINITE == 0 || x.is_nan() || x == 0.0 {
         round_to(wide, format, round)
@@ -99,12 +127,23 @@ fn convert(x: f32, aux: u32) -> u32 {
     (bits as u32) << (aux >> SHIFT)
 }
 
-fn single(d: &mut Decoder, i: &Instruction, to: Type, format: Format, shift: u32) -> Result<Inst, LoadError> {
+fn single(
+    d: &mut Decoder,
+    i: &Instruction,
+    to: Type,
+    format: Format,
+    shift: u32,
+) -> Result<Inst, LoadError> {
     operands(d, i, 2)?;
     let aux = modifiers(d, i, format)? | shift << SHIFT;
     let target = d.dst(&i.operands[0], to)?;
     let a = d.src(&i.operands[1], Type::F32)?;
-    Ok(Inst { d: target, a, aux, ..d.inst(one) })
+    Ok(Inst {
+        d: target,
+        a,
+        aux,
+        ..d.inst(one)
+    })
 }
 
 unsafe fn one(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
@@ -118,7 +157,11 @@ unsafe fn one(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
 
 /// The bits below a TensorFloat-32 NaN are ones too: it is binary32's canonical NaN.
 fn tf32_nan(bits: u32, aux: u32) -> u32 {
-    if aux >> SHIFT != 0 && bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fff_ffff } else { bits }
+    if aux >> SHIFT != 0 && bits & 0x7fff_ffff > 0x7f80_0000 {
+        0x7fff_ffff
+    } else {
+        bits
+    }
 }
 
 /// Two binary32 numbers to two of a narrower format, the first to the upper half.
@@ -126,23 +169,41 @@ fn pair(d: &mut Decoder, i: &Instruction, format: Format) -> Result<Inst, LoadEr
     operands(d, i, 3)?;
     let aux = modifiers(d, i, format)?;
     let eight_bits = format == exact::E4M3 || format == exact::E5M2;
-    let target = d.dst(&i.operands[0], if eight_bits { Type::B16 } else { Type::B32 })?;
-    let (a, b) = (d.src(&i.operands[1], Type::F32)?, d.src(&i.operands[2], Type::F32)?);
+    let target = d.dst(
+        &i.operands[0],
+        if eight_bits { Type::B16 } else { Type::B32 },
+    )?;
+    let (a, b) = (
+        d.src(&i.operands[1], Type::F32)?,
+        d.src(&i.operands[2], Type::F32)?,
+    );
     let plain = aux & !(0xf << FORMAT) == 0;
     let run: Handler = match (plain, format) {
-        (true, exact::F16) => alu2(|a: f32, b: f32| u32::from(F16::from_f32(a).0) << 16 | u32::from(F16::from_f32(b).0)),
-        (true, exact::BF16) => alu2(|a: f32, b: f32| u32::from(BF16::from_f32(a).0) << 16 | u32::from(BF16::from_f32(b).0)),
+        (true, exact::F16) => alu2(both_rounded::<F16>),
+        (true, exact::BF16) => alu2(both_rounded::<BF16>),
         _ if eight_bits => two::<8>,
         _ => two::<16>,
     };
-    Ok(Inst { d: target, a, b, aux, ..d.inst(run) })
+    Ok(Inst {
+        d: target,
+        a,
+        b,
+        aux,
+        ..d.inst(run)
+    })
+}
+
+/// Two numbers rounded to nearest, side by side.
+#[inline(always)]
+fn both_rounded<H: Half>(a: f32, b: f32) -> u32 {
+    u32::from(H::from_f32(a).bits()) << 16 | u32::from(H::from_f32(b).bits())
 }
 
 unsafe fn two<const WIDTH: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are 32-bit slots of the warp's file.
     unsafe {
         let (a, b) = (f32::load(w.slot(i.a)), f32::load(w.slot(i.b)));
-        let out = std::array::from_fn(|l| convert(a[l], i.aux) << WIDTH | convert(b[l], i.aux));
+        let out = each(|l| convert(a[l], i.aux) << WIDTH | convert(b[l], i.aux));
         u32::store(w.slot(i.d), out, mask);
     }
     Flow::Next
@@ -153,7 +214,12 @@ fn from_halves(d: &mut Decoder, i: &Instruction, format: Format) -> Result<Inst,
     let aux = modifiers(d, i, format)?;
     let target = d.dst(&i.operands[0], Type::B16)?;
     let a = d.src(&i.operands[1], Type::B32)?;
-    Ok(Inst { d: target, a, aux, ..d.inst(two_halves) })
+    Ok(Inst {
+        d: target,
+        a,
+        aux,
+        ..d.inst(two_halves)
+    })
 }
 
 unsafe fn two_halves(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
@@ -170,7 +236,8 @@ unsafe fn two_halves(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
 
 fn to_halves(d: &mut Decoder, i: &Instruction, e4m3: bool) -> Result<Inst, LoadError> {
     operands(d, i, 2)?;
-    if rounding(d, i)? != Some(Round::Even) || has(i, "satfinite") || has(i, "sat") || has(i, "ftz") {
+    if rounding(d, i)? != Some(Round::Even) || has(i, "satfinite") || has(i, "sat") || has(i, "ftz")
+    {
         return d.unsupported("modifiers");
     }
     let target = d.dst(&i.operands[0], Type::B32)?;
@@ -181,7 +248,11 @@ fn to_halves(d: &mut Decoder, i: &Instruction, e4m3: bool) -> Result<Inst, LoadE
         (false, false) => alu1(|a: u32| both_bytes(a, from_e5m2)),
         (false, true) => alu1(|a: u32| both_bytes(a, |x| relu(from_e5m2(x)))),
     };
-    Ok(Inst { d: target, a, ..d.inst(run) })
+    Ok(Inst {
+        d: target,
+        a,
+        ..d.inst(run)
+    })
 }
 
 #[inline(always)]
@@ -209,7 +280,11 @@ fn from_e4m3(x: u32) -> u32 {
     let normal = (magnitude << 7) + (8 << 10);
     let tiny = F16::from_f32((magnitude as f32) * (1.0 / 512.0)).0.into();
     let finite = if magnitude < 8 { tiny } else { normal };
-    if magnitude == 0x7f { 0x7fff } else { sign | finite }
+    if magnitude == 0x7f {
+        0x7fff
+    } else {
+        sign | finite
+    }
 }
 
 /// `cvt.pack`: two integers clamped to a narrow type and put side by side, above them the low bits of `c`.
@@ -220,7 +295,13 @@ pub fn pack(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let parts: Vec<&str> = i.opcode[1..].iter().map(String::as_str).collect();
     let (ty, with_c) = match parts[..] {
         ["pack", "sat", ty @ ("u16" | "s16"), "s32"] => (ty, false),
-        ["pack", "sat", ty @ ("u8" | "s8" | "u4" | "s4" | "u2" | "s2"), "s32", "b32"] => (ty, true),
+        [
+            "pack",
+            "sat",
+            ty @ ("u8" | "s8" | "u4" | "s4" | "u2" | "s2"),
+            "s32",
+            "b32",
+        ] => (ty, true),
         _ => return d.unsupported(""),
     };
     operands(d, i, if with_c { 4 } else { 3 })?;
@@ -232,26 +313,49 @@ pub fn pack(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     };
     let signed = ty.starts_with('s');
     let target = d.dst(&i.operands[0], Type::B32)?;
-    let (a, b) = (d.src(&i.operands[1], Type::S32)?, d.src(&i.operands[2], Type::S32)?);
+    let (a, b) = (
+        d.src(&i.operands[1], Type::S32)?,
+        d.src(&i.operands[2], Type::S32)?,
+    );
     let third: Option<&Operand> = i.operands.get(3);
     let c = match third {
         Some(operand) => d.src(operand, Type::B32)?,
         None => d.constant(0, 4),
     };
-    Ok(Inst { d: target, a, b, c, aux: bits, imm: i64::from(signed), ..d.inst(packed) })
+    Ok(Inst {
+        d: target,
+        a,
+        b,
+        c,
+        aux: bits,
+        imm: i64::from(signed),
+        ..d.inst(packed)
+    })
 }
 
 unsafe fn packed(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     let bits = i.aux;
-    let (least, most) = if i.imm != 0 { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1i32 << bits) - 1) };
+    let (least, most) = if i.imm != 0 {
+        (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    } else {
+        (0, (1i32 << bits) - 1)
+    };
     let field = (1u32 << bits) - 1;
     // SAFETY: operands are 32-bit slots of the warp's file.
     unsafe {
-        let (a, b, c) = (i32::load(w.slot(i.a)), i32::load(w.slot(i.b)), u32::load(w.slot(i.c)));
-        let out = std::array::from_fn(|l| {
+        let (a, b, c) = (
+            i32::load(w.slot(i.a)),
+            i32::load(w.slot(i.b)),
+            u32::load(w.slot(i.c)),
+        );
+        let out = each(|l| {
             let clamp = |x: i32| x.clamp(least, most) as u32 & field;
             let low = clamp(b[l]) | clamp(a[l]) << bits;
-            if bits == 16 { low } else { low | c[l] << (2 * bits) }
+            if bits == 16 {
+                low
+            } else {
+                low | c[l] << (2 * bits)
+            }
         });
         u32::store(w.slot(i.d), out, mask);
     }
