@@ -861,6 +861,91 @@ fn pairs_of_16_bits() {
     });
 }
 
+/// The ISA's pseudocode of the SIMD video instructions.
+fn video(name: &str, v: &[u64], width: u32, [d, a, b]: [char; 3], last: &str) -> u64 {
+    let ones = (1u64 << width) - 1;
+    let (least, most) = if d == 's' {
+        (-(1i128 << (width - 1)), (1 << (width - 1)) - 1)
+    } else {
+        (0, i128::from(ones))
+    };
+    let mut sum = i128::from(v[2]);
+    let mut merged = 0;
+    for k in 0..32 / width {
+        let (x, y) = (
+            value(v[0] >> (k * width) & ones, width, a),
+            value(v[1] >> (k * width) & ones, width, b),
+        );
+        let t = match name {
+            "vadd" => x + y,
+            "vsub" => x - y,
+            "vavrg" if x + y >= 0 => (x + y + 1) >> 1,
+            "vavrg" => (x + y) >> 1,
+            "vabsdiff" => (x - y).abs(),
+            "vmin" => x.min(y),
+            "vmax" => x.max(y),
+            "eq" => (x == y).into(),
+            "ne" => (x != y).into(),
+            "lt" => (x < y).into(),
+            "le" => (x <= y).into(),
+            "gt" => (x > y).into(),
+            _ => (x >= y).into(),
+        };
+        let t = if last == ".sat" {
+            t.clamp(least, most)
+        } else {
+            t
+        };
+        sum += t;
+        merged |= (t as u64 & ones) << (k * width);
+    }
+    if last == ".add" { cut(sum, 32) } else { merged }
+}
+
+#[test]
+fn parts_of_a_register() {
+    let list = operands(3, 32);
+    for (count, width) in [(2, 16), (4, 8)] {
+        for a in ['u', 's'] {
+            for b in ['u', 's'] {
+                for d in ['u', 's'] {
+                    for name in ["vadd", "vsub", "vavrg", "vabsdiff", "vmin", "vmax"] {
+                        for last in ["", ".sat", ".add"] {
+                            let body =
+                                format!("{name}{count}.{d}32.{a}32.{b}32{last} %d, %a, %b, %c;");
+                            check(&body, W, &[W; 3], &list, |v| {
+                                video(name, v, width, [d, a, b], last)
+                            });
+                        }
+                    }
+                }
+                for name in ["eq", "ne", "lt", "le", "gt", "ge"] {
+                    for last in ["", ".add"] {
+                        let body = format!("vset{count}.{a}32.{b}32.{name}{last} %d, %a, %b, %c;");
+                        check(&body, W, &[W; 3], &list, |v| {
+                            video(name, v, width, ['u', a, b], last)
+                        });
+                    }
+                }
+            }
+        }
+    }
+    check("max.s16x2.relu %d, %a, %b;", W, &[W; 2], &list, |v| {
+        let top = |s: u32| {
+            cut(
+                signed(v[0] >> s & 0xffff, 16)
+                    .max(signed(v[1] >> s & 0xffff, 16))
+                    .max(0),
+                16,
+            )
+        };
+        top(0) | top(16) << 16
+    });
+    check("min.s32.relu %d, %a, %b;", W, &[W; 2], &list, |v| {
+        cut(signed(v[0], 32).min(signed(v[1], 32)).max(0), 32)
+    });
+}
+
 #[test]
 fn what_does_not_exist_is_refused() {
     for (body, out, of) in [

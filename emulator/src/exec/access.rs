@@ -1,6 +1,7 @@
 //! From the addresses of a warp's lanes to host pointers: bounds, alignment, initialisation, order and
 //! counters, for every instruction that touches memory.
 
+use super::lanes::each;
 use super::program::Flow;
 use super::shared::byte_state;
 use super::warp::Warp;
@@ -123,7 +124,7 @@ impl Warp {
                 Space::Param => PARAM_WINDOW,
                 _ => 0,
             };
-            let inside: [u64; 32] = std::array::from_fn(|l| addresses[l].wrapping_sub(base));
+            let inside: [u64; 32] = each(|l| addresses[l].wrapping_sub(base));
             let part = self.pointers(
                 lanes,
                 &inside,
@@ -204,7 +205,7 @@ impl Warp {
         };
         let host = allocation.host_ptr();
         let allocation: *const Allocation = &**allocation;
-        let out: Pointers = std::array::from_fn(|lane| {
+        let out: Pointers = each(|lane| {
             if mask >> lane & 1 != 0 {
                 host.wrapping_add(addresses[lane].wrapping_sub(base) as usize)
             } else {
@@ -381,7 +382,7 @@ impl Warp {
             return Err(self.violation(Check::Bounds, lanes, text));
         }
         let base = block.shared.as_ptr();
-        let out: Pointers = std::array::from_fn(|lane| {
+        let out: Pointers = each(|lane| {
             if mask >> lane & 1 != 0 {
                 base.wrapping_add(addresses[lane] as u32 as usize)
             } else {

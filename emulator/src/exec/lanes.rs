@@ -106,6 +106,20 @@ unsafe impl Lane for bool {
     }
 }
 
+/// An array by index. [`std::array::from_fn`] is a call that stays outside the wide builds; this is a loop
+/// that becomes vector code inside them.
+#[inline(always)]
+pub fn each<T: Copy, const N: usize>(mut f: impl FnMut(usize) -> T) -> [T; N] {
+    let mut out = std::mem::MaybeUninit::<[T; N]>::uninit();
+    let first = out.as_mut_ptr().cast::<T>();
+    for k in 0..N {
+        // SAFETY: `k` is below the array's length.
+        unsafe { first.add(k).write(f(k)) };
+    }
+    // SAFETY: every element was written.
+    unsafe { out.assume_init() }
+}
+
 /// Whether the wide build of handlers may run here.
 pub fn wide() -> bool {
     #[cfg(target_arch = "x86_64")]
@@ -176,7 +190,7 @@ macro_rules! alu {
                 unsafe {
                     let f = conjure::<F>();
                     $(let $arg = $T::load(w.regs.add(i.$field as usize));)*
-                    let out: [D; 32] = std::array::from_fn(|l| f($($arg[l]),*));
+                    let out: [D; 32] = each(|l| f($($arg[l]),*));
                     D::store(w.regs.add(i.d as usize), out, mask);
                 }
                 Flow::Next

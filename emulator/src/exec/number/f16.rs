@@ -1,6 +1,6 @@
 //! binary16 and bfloat16: conversions without branches, so that warp-wide loops over them become vector code.
 
-use crate::exec::lanes::Lane;
+use crate::exec::lanes::{Lane, each};
 
 /// A 16-bit floating-point format.
 pub trait Half: Lane {
@@ -56,12 +56,12 @@ macro_rules! half_lane {
             unsafe fn load(slot: *const u8) -> [$t; 32] {
                 // SAFETY: the caller's promise.
                 let bits = unsafe { u16::load(slot) };
-                std::array::from_fn(|l| $t(bits[l]))
+                each(|l| $t(bits[l]))
             }
             #[inline(always)]
             unsafe fn store(slot: *mut u8, values: [$t; 32], mask: u32) {
                 // SAFETY: the caller's promise.
-                unsafe { u16::store(slot, std::array::from_fn(|l| values[l].0), mask) };
+                unsafe { u16::store(slot, each(|l| values[l].0), mask) };
             }
         }
     )*};

@@ -10,18 +10,20 @@ use crate::exec::number::approx;
 use crate::exec::program::Inst;
 use crate::ptx::ast::{Instruction, Type};
 
-/// `alu1` of a binary32 function, with operand and result flushed where `$ftz`.
+/// `alu1` of a binary32 function, with operand and result flushed where `$ftz`. As functions, not closures,
+/// so that they are inlined into the wide builds whatever their size.
 macro_rules! function {
-    ($ftz:expr, |$x:ident| $body:expr) => {
-        if $ftz {
-            alu1(|x: f32| {
-                let $x = flush(x);
-                flush(canonical($body))
-            })
-        } else {
-            alu1(|$x: f32| canonical($body))
+    ($ftz:expr, |$x:ident| $body:expr) => {{
+        #[inline(always)]
+        fn plain($x: f32) -> f32 {
+            canonical($body)
         }
-    };
+        #[inline(always)]
+        fn flushing(x: f32) -> f32 {
+            flush(plain(flush(x)))
+        }
+        if $ftz { alu1(flushing) } else { alu1(plain) }
+    }};
 }
 
 /// Decodes an instruction with `.approx` or `.full`.

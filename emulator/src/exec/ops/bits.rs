@@ -4,7 +4,7 @@ use super::has;
 use super::int::{is_int, unsigned};
 use super::shape::{binary, by_type, exactly, ternary, unary};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, alu2, alu3};
+use crate::exec::lanes::{Lane, alu2, alu3, each};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
@@ -179,7 +179,7 @@ unsafe fn bfi<T: Field>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     unsafe {
         let (a, b) = (T::load(w.slot(i.a)), T::load(w.slot(i.b)));
         let (pos, len) = (u32::load(w.slot(i.c)), u32::load(w.slot(i.aux)));
-        let out: [T; 32] = std::array::from_fn(|l| a[l].insert(b[l], pos[l], len[l]));
+        let out: [T; 32] = each(|l| a[l].insert(b[l], pos[l], len[l]));
         T::store(w.slot(i.d), out, mask);
     }
     Flow::Next

@@ -4,7 +4,7 @@ use super::int::is_int;
 use super::shape::exactly;
 use super::{has, operands};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, alu3, conjure, wide};
+use crate::exec::lanes::{Lane, alu3, conjure, each, wide};
 use crate::exec::module::LoadError;
 use crate::exec::number::f16::{BF16, F16, Half};
 use crate::exec::program::{Flow, Handler, Inst};
@@ -106,7 +106,7 @@ unsafe fn combine_and_write(w: &mut Warp, i: &Inst, mask: u32, outcome: u32) {
         let first = combined(w, i, outcome);
         if i.aux & LANES != 0 {
             let value = i.imm as u32;
-            let out = std::array::from_fn(|l| if first >> l & 1 != 0 { value } else { 0 });
+            let out = each(|l| if first >> l & 1 != 0 { value } else { 0 });
             u32::store(w.slot(i.d), out, mask);
             return;
         }
@@ -150,7 +150,7 @@ fn compare<T: Lane, F: Fn(T, T) -> bool + Copy>(_: F) -> Handler {
 
 #[inline(always)]
 fn outcomes(f: impl Fn(usize) -> bool) -> u32 {
-    let bits: [u32; 32] = std::array::from_fn(|l| if f(l) { 1 << l } else { 0 });
+    let bits: [u32; 32] = each(|l| if f(l) { 1 << l } else { 0 });
     bits.iter().fold(0, |all, bit| all | bit)
 }
 
@@ -182,12 +182,13 @@ unsafe impl Lane for Flushed {
     #[inline(always)]
     unsafe fn load(slot: *const u8) -> [Flushed; 32] {
         // SAFETY: the caller's promise.
-        unsafe { f32::load(slot).map(Flushed) }
+        let values = unsafe { f32::load(slot) };
+        each(|l| Flushed(values[l]))
     }
     #[inline(always)]
     unsafe fn store(slot: *mut u8, values: [Flushed; 32], mask: u32) {
         // SAFETY: the caller's promise.
-        unsafe { f32::store(slot, values.map(|v| v.0), mask) };
+        unsafe { f32::store(slot, each(|l| values[l].0), mask) };
     }
 }
 
@@ -200,12 +201,13 @@ unsafe impl Lane for FlushedHalf {
     #[inline(always)]
     unsafe fn load(slot: *const u8) -> [FlushedHalf; 32] {
         // SAFETY: the caller's promise.
-        unsafe { u16::load(slot).map(FlushedHalf) }
+        let bits = unsafe { u16::load(slot) };
+        each(|l| FlushedHalf(bits[l]))
     }
     #[inline(always)]
     unsafe fn store(slot: *mut u8, values: [FlushedHalf; 32], mask: u32) {
         // SAFETY: the caller's promise.
-        unsafe { u16::store(slot, values.map(|v| v.0), mask) };
+        unsafe { u16::store(slot, each(|l| values[l].0), mask) };
     }
 }
 
@@ -308,7 +310,7 @@ unsafe fn packed<H: Real<Value = f32> + FromBits>(w: &mut Warp, i: &Inst, mask: 
         );
         if i.aux & LANES != 0 {
             let value = i.imm as u32;
-            let out = std::array::from_fn(|l| {
+            let out = each(|l| {
                 (if low >> l & 1 != 0 { value } else { 0 })
                     | (if high >> l & 1 != 0 { value << 16 } else { 0 })
             });

@@ -161,94 +161,105 @@ macro_rules! with_flags {
     };
 }
 
+// The operations, as functions rather than closures so that they are inlined into the wide builds whatever
+// their size. The product of two binary32 numbers is a binary64 number.
+
+#[inline(always)]
+fn add<const DIRECTION: u32, const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
+    let (a, b) = (arg::<FTZ>(a), arg::<FTZ>(b));
+    result::<FTZ, SAT>(if DIRECTION == direction::EVEN {
+        a + b
+    } else {
+        add_directed::<DIRECTION>(a.into(), b.into())
+    })
+}
+
+#[inline(always)]
+fn sub<const DIRECTION: u32, const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
+    add::<DIRECTION, FTZ, SAT>(a, -b)
+}
+
+#[inline(always)]
+fn mul<const DIRECTION: u32, const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
+    let (a, b) = (arg::<FTZ>(a), arg::<FTZ>(b));
+    result::<FTZ, SAT>(if DIRECTION == direction::EVEN {
+        a * b
+    } else {
+        narrow::<DIRECTION>(f64::from(a) * f64::from(b))
+    })
+}
+
+#[inline(always)]
+fn fma<const DIRECTION: u32, const FTZ: bool, const SAT: bool>(a: f32, b: f32, c: f32) -> f32 {
+    let (a, b, c) = (arg::<FTZ>(a), arg::<FTZ>(b), arg::<FTZ>(c));
+    result::<FTZ, SAT>(if DIRECTION == direction::EVEN {
+        a.mul_add(b, c)
+    } else {
+        add_directed::<DIRECTION>(f64::from(a) * f64::from(b), c.into())
+    })
+}
+
+#[inline(always)]
+fn div<const DIRECTION: u32, const FTZ: bool>(a: f32, b: f32) -> f32 {
+    let (a, b) = (arg::<FTZ>(a), arg::<FTZ>(b));
+    result::<FTZ, false>(if DIRECTION == direction::EVEN {
+        a / b
+    } else {
+        narrow::<DIRECTION>(quotient_odd(a.into(), b.into()))
+    })
+}
+
+#[inline(always)]
+fn rcp<const DIRECTION: u32, const FTZ: bool>(a: f32) -> f32 {
+    div::<DIRECTION, FTZ>(1.0, a)
+}
+
+#[inline(always)]
+fn sqrt<const DIRECTION: u32, const FTZ: bool>(a: f32) -> f32 {
+    let a = arg::<FTZ>(a);
+    result::<FTZ, false>(if DIRECTION == direction::EVEN {
+        a.sqrt()
+    } else {
+        narrow::<DIRECTION>(root_odd(a.into()))
+    })
+}
+
 fn single<const DIRECTION: u32, const FTZ: bool, const SAT: bool>(op: &str) -> Handler {
-    if DIRECTION == direction::EVEN {
-        return match op {
-            "add" => alu2(|a: f32, b: f32| result::<FTZ, SAT>(arg::<FTZ>(a) + arg::<FTZ>(b))),
-            "sub" => alu2(|a: f32, b: f32| result::<FTZ, SAT>(arg::<FTZ>(a) - arg::<FTZ>(b))),
-            "mul" => alu2(|a: f32, b: f32| result::<FTZ, SAT>(arg::<FTZ>(a) * arg::<FTZ>(b))),
-            _ => alu3(|a: f32, b: f32, c: f32| {
-                result::<FTZ, SAT>(arg::<FTZ>(a).mul_add(arg::<FTZ>(b), arg::<FTZ>(c)))
-            }),
-        };
-    }
     match op {
-        "add" => alu2(|a: f32, b: f32| {
-            result::<FTZ, SAT>(add_directed::<DIRECTION>(
-                arg::<FTZ>(a).into(),
-                arg::<FTZ>(b).into(),
-            ))
-        }),
-        "sub" => alu2(|a: f32, b: f32| {
-            result::<FTZ, SAT>(add_directed::<DIRECTION>(
-                arg::<FTZ>(a).into(),
-                (-arg::<FTZ>(b)).into(),
-            ))
-        }),
-        // The product of two binary32 numbers is a binary64 number.
-        "mul" => alu2(|a: f32, b: f32| {
-            result::<FTZ, SAT>(narrow::<DIRECTION>(
-                f64::from(arg::<FTZ>(a)) * f64::from(arg::<FTZ>(b)),
-            ))
-        }),
-        _ => alu3(|a: f32, b: f32, c: f32| {
-            let product = f64::from(arg::<FTZ>(a)) * f64::from(arg::<FTZ>(b));
-            result::<FTZ, SAT>(add_directed::<DIRECTION>(product, arg::<FTZ>(c).into()))
-        }),
+        "add" => alu2(add::<DIRECTION, FTZ, SAT>),
+        "sub" => alu2(sub::<DIRECTION, FTZ, SAT>),
+        "mul" => alu2(mul::<DIRECTION, FTZ, SAT>),
+        _ => alu3(fma::<DIRECTION, FTZ, SAT>),
     }
 }
 
-/// Two binary32 numbers in 64 bits.
+/// A function of two binary32 numbers on each half of 64 bits.
 #[inline(always)]
-fn both(f: impl Fn(u32) -> f32) -> u64 {
-    u64::from(f(0).to_bits()) | u64::from(f(32).to_bits()) << 32
+fn both(a: u64, b: u64, f: impl Fn(f32, f32) -> f32) -> u64 {
+    let half = |shift: u32| u64::from(f(part(a, shift), part(b, shift)).to_bits()) << shift;
+    half(0) | half(32)
 }
 
 #[inline(always)]
-fn part<const FTZ: bool>(x: u64, shift: u32) -> f32 {
-    arg::<FTZ>(f32::from_bits((x >> shift) as u32))
+fn part(x: u64, shift: u32) -> f32 {
+    f32::from_bits((x >> shift) as u32)
+}
+
+#[inline(always)]
+fn fma_pair<const DIRECTION: u32, const FTZ: bool>(a: u64, b: u64, c: u64) -> u64 {
+    let half = |shift: u32| {
+        let sum = fma::<DIRECTION, FTZ, false>(part(a, shift), part(b, shift), part(c, shift));
+        u64::from(sum.to_bits()) << shift
+    };
+    half(0) | half(32)
 }
 
 fn pair<const DIRECTION: u32, const FTZ: bool, const SAT: bool>(op: &str) -> Handler {
-    #[inline(always)]
-    fn sum<const DIRECTION: u32>(a: f64, b: f64) -> f32 {
-        // One rounding to nearest is the host's own.
-        if DIRECTION == direction::EVEN {
-            narrow::<DIRECTION>(add_odd(a, b))
-        } else {
-            add_directed::<DIRECTION>(a, b)
-        }
-    }
     match op {
-        "add" => alu2(|a: u64, b: u64| {
-            both(|s| {
-                result::<FTZ, SAT>(sum::<DIRECTION>(
-                    part::<FTZ>(a, s).into(),
-                    part::<FTZ>(b, s).into(),
-                ))
-            })
-        }),
-        "sub" => alu2(|a: u64, b: u64| {
-            both(|s| {
-                result::<FTZ, SAT>(sum::<DIRECTION>(
-                    part::<FTZ>(a, s).into(),
-                    (-part::<FTZ>(b, s)).into(),
-                ))
-            })
-        }),
-        "mul" => alu2(|a: u64, b: u64| {
-            both(|s| {
-                result::<FTZ, SAT>(narrow::<DIRECTION>(
-                    f64::from(part::<FTZ>(a, s)) * f64::from(part::<FTZ>(b, s)),
-                ))
-            })
-        }),
-        _ => alu3(|a: u64, b: u64, c: u64| {
-            both(|s| {
-                let product = f64::from(part::<FTZ>(a, s)) * f64::from(part::<FTZ>(b, s));
-                result::<FTZ, SAT>(sum::<DIRECTION>(product, part::<FTZ>(c, s).into()))
-            })
-        }),
+        "add" => alu2(|a: u64, b: u64| both(a, b, add::<DIRECTION, FTZ, false>)),
+        "sub" => alu2(|a: u64, b: u64| both(a, b, sub::<DIRECTION, FTZ, false>)),
+        "mul" => alu2(|a: u64, b: u64| both(a, b, mul::<DIRECTION, FTZ, false>)),
+        _ => alu3(fma_pair::<DIRECTION, FTZ>),
     }
 }
 
@@ -318,24 +329,10 @@ fn arithmetic(d: &mut Decoder, i: &Instruction, ty: Type) -> Result<Inst, LoadEr
 }
 
 fn single_quotient<const DIRECTION: u32, const FTZ: bool, const SAT: bool>(op: &str) -> Handler {
-    if DIRECTION == direction::EVEN {
-        return match op {
-            "div" => alu2(|a: f32, b: f32| result::<FTZ, SAT>(arg::<FTZ>(a) / arg::<FTZ>(b))),
-            "rcp" => alu1(|a: f32| result::<FTZ, SAT>(1.0 / arg::<FTZ>(a))),
-            _ => alu1(|a: f32| result::<FTZ, SAT>(arg::<FTZ>(a).sqrt())),
-        };
-    }
     match op {
-        "div" => alu2(|a: f32, b: f32| {
-            result::<FTZ, SAT>(narrow::<DIRECTION>(quotient_odd(
-                arg::<FTZ>(a).into(),
-                arg::<FTZ>(b).into(),
-            )))
-        }),
-        "rcp" => alu1(|a: f32| {
-            result::<FTZ, SAT>(narrow::<DIRECTION>(quotient_odd(1.0, arg::<FTZ>(a).into())))
-        }),
-        _ => alu1(|a: f32| result::<FTZ, SAT>(narrow::<DIRECTION>(root_odd(arg::<FTZ>(a).into())))),
+        "div" => alu2(div::<DIRECTION, FTZ>),
+        "rcp" => alu1(rcp::<DIRECTION, FTZ>),
+        _ => alu1(sqrt::<DIRECTION, FTZ>),
     }
 }
 
@@ -402,19 +399,29 @@ pub fn choose<const MAX: bool, const NAN: bool>(a: f32, b: f32) -> f32 {
     }
 }
 
+#[inline(always)]
+fn extreme<const MAX: bool, const FTZ: bool, const NAN: bool>(a: f32, b: f32) -> f32 {
+    canonical(choose::<MAX, NAN>(arg::<FTZ>(a), arg::<FTZ>(b)))
+}
+
+/// Of the magnitudes, with the sign of the product.
+#[inline(always)]
+fn extreme_magnitude<const MAX: bool, const FTZ: bool, const NAN: bool>(a: f32, b: f32) -> f32 {
+    let chosen = extreme::<MAX, FTZ, NAN>(a.abs(), b.abs());
+    let sign = (a.to_bits() ^ b.to_bits()) & 0x8000_0000;
+    if chosen.is_nan() {
+        chosen
+    } else {
+        f32::from_bits(chosen.to_bits() | sign)
+    }
+}
+
 fn single_extremum<const MAX: bool, const FTZ: bool, const NAN: bool>(signs: bool) -> Handler {
     if signs {
-        return alu2(|a: f32, b: f32| {
-            let chosen = canonical(choose::<MAX, NAN>(arg::<FTZ>(a).abs(), arg::<FTZ>(b).abs()));
-            let sign = (a.to_bits() ^ b.to_bits()) & 0x8000_0000;
-            if chosen.is_nan() {
-                chosen
-            } else {
-                f32::from_bits(chosen.to_bits() | sign)
-            }
-        });
+        alu2(extreme_magnitude::<MAX, FTZ, NAN>)
+    } else {
+        alu2(extreme::<MAX, FTZ, NAN>)
     }
-    alu2(|a: f32, b: f32| canonical(choose::<MAX, NAN>(arg::<FTZ>(a), arg::<FTZ>(b))))
 }
 
 fn double_choose<const MAX: bool>(a: f64, b: f64) -> f64 {

@@ -4,7 +4,7 @@ use super::float::{canonical, choose, saturate};
 use super::has;
 use super::shape::{binary, exactly, ternary, unary};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, conjure};
+use crate::exec::lanes::{Lane, conjure, each};
 use crate::exec::module::LoadError;
 use crate::exec::number::approx;
 use crate::exec::number::f16::{BF16, F16, Half};
@@ -117,7 +117,7 @@ fn sign(negate: bool, ftz: bool) -> Handler {
         // SAFETY: operands are 32-bit slots of the warp's file.
         unsafe {
             let a = u32::load(w.slot(i.a));
-            let out = std::array::from_fn(|l| {
+            let out = each(|l| {
                 let a = if FLUSH {
                     u32::from(F16(a[l] as u16).flushed().0)
                         | u32::from(F16((a[l] >> 16) as u16).flushed().0) << 16
@@ -206,7 +206,7 @@ impl Chunks for F16 {
                 >(bits)))
             };
         }
-        bits.map(|b| F16(b).to_f32())
+        each(|l| F16(bits[l]).to_f32())
     }
     #[inline(always)]
     unsafe fn narrow<const WIDE: bool>(values: [f32; 8]) -> [u16; 8] {
@@ -221,18 +221,18 @@ impl Chunks for F16 {
                 )
             };
         }
-        values.map(|v| F16::from_f32(v).0)
+        each(|l| F16::from_f32(values[l]).0)
     }
 }
 
 impl Chunks for BF16 {
     #[inline(always)]
     unsafe fn widen<const WIDE: bool>(bits: [u16; 8]) -> [f32; 8] {
-        bits.map(|b| BF16(b).to_f32())
+        each(|l| BF16(bits[l]).to_f32())
     }
     #[inline(always)]
     unsafe fn narrow<const WIDE: bool>(values: [f32; 8]) -> [u16; 8] {
-        values.map(|v| BF16::from_f32(v).0)
+        each(|l| BF16::from_f32(values[l]).0)
     }
 }
 
@@ -276,25 +276,25 @@ where
         let mut out = [0u16; 64];
         for k in 0..if TWO { 8 } else { 4 } {
             let part = |x: &[u16; 64]| {
-                let mut bits: [u16; 8] = std::array::from_fn(|l| x[8 * k + l]);
+                let mut bits: [u16; 8] = each(|l| x[8 * k + l]);
                 if i.aux & FTZ != 0 {
-                    bits = bits.map(|b| H::from_bits(b).flushed().bits());
+                    bits = each(|l| H::from_bits(bits[l]).flushed().bits());
                 }
                 H::widen::<WIDE>(bits)
             };
             let a = part(&a);
             let b = if ARITY > 1 { part(&b) } else { a };
             let c = if ARITY > 2 { part(&c) } else { a };
-            let mut values: [f32; 8] = std::array::from_fn(|l| canonical(f(a[l], b[l], c[l])));
+            let mut values: [f32; 8] = each(|l| canonical(f(a[l], b[l], c[l])));
             if i.aux & SAT != 0 {
-                values = values.map(saturate);
+                values = each(|l| saturate(values[l]));
             }
             if i.aux & RELU != 0 {
-                values = values.map(|v| if v <= 0.0 { 0.0 } else { v });
+                values = each(|l| if values[l] <= 0.0 { 0.0 } else { values[l] });
             }
             let mut bits = H::narrow::<WIDE>(values);
             if i.aux & FTZ != 0 {
-                bits = bits.map(|b| H::from_bits(b).flushed().bits());
+                bits = each(|l| H::from_bits(bits[l]).flushed().bits());
             }
             out[8 * k..8 * k + 8].copy_from_slice(&bits);
         }
@@ -305,7 +305,7 @@ where
                 mask,
             );
         } else {
-            u16::store(w.slot(i.d), std::array::from_fn(|l| out[l]), mask);
+            u16::store(w.slot(i.d), each(|l| out[l]), mask);
         }
     }
     Flow::Next

@@ -17,6 +17,19 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
     if carry::owns(i) {
         return carry::decode(d, i).map(Some);
     }
+    // nvcc's headers put `.relu` after the type.
+    let reordered;
+    let i = match i.opcode.split_last() {
+        Some((last, rest)) if last == "relu" && rest.len() == 2 && matches!(op, "min" | "max") => {
+            let opcode = vec![op.to_string(), last.clone(), rest[1].clone()];
+            reordered = Instruction {
+                opcode,
+                ..i.clone()
+            };
+            &reordered
+        }
+        _ => i,
+    };
     let last = i.opcode.last().map_or("", String::as_str);
     if matches!(last, "u16x2" | "s16x2") {
         return packed(d, i, last == "s16x2");

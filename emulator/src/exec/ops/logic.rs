@@ -4,7 +4,7 @@ use super::has;
 use super::int::unsigned;
 use super::shape::{binary, by_type, exactly, ternary, unary};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, alu2, alu3, pick_handler};
+use crate::exec::lanes::{Lane, alu2, alu3, each, pick_handler};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
@@ -183,7 +183,7 @@ unsafe fn any_lop3(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
             u32::load(w.slot(i.c)),
         );
         let k = spread(i.aux);
-        let out: [u32; 32] = std::array::from_fn(|l| evaluate(k, a[l], b[l], c[l]));
+        let out: [u32; 32] = each(|l| evaluate(k, a[l], b[l], c[l]));
         u32::store(w.slot(i.d), out, mask);
     }
     Flow::Next
@@ -266,7 +266,7 @@ unsafe fn lop3_predicate(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
         );
         let q = *w.slot(w.extra(i, 1)).cast::<u32>() ^ w.extra(i, 2);
         let k = spread(i.aux);
-        let out: [u32; 32] = std::array::from_fn(|l| evaluate(k, a[l], b[l], c[l]));
+        let out: [u32; 32] = each(|l| evaluate(k, a[l], b[l], c[l]));
         let mut set = 0u32;
         for l in 0..32 {
             set |= u32::from(out[l] != 0) << l;

@@ -3,7 +3,7 @@
 use super::{has, operands, type_of};
 use crate::exec::access::{Access, Kind, Pointers, bits, window};
 use crate::exec::decode::{Address, Decoder};
-use crate::exec::lanes::{Lane, alu1, alu2, pick_handler};
+use crate::exec::lanes::{Lane, alu1, alu2, each, pick_handler};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
@@ -140,11 +140,11 @@ pub unsafe fn lane_addresses(w: &Warp, slot: u32, offset: i64, code: u32) -> [u6
         // SAFETY: the caller's promise.
         let base = unsafe { u32::load(w.slot(slot)) };
         // A 32-bit address wraps in 32 bits.
-        std::array::from_fn(|l| u64::from(base[l].wrapping_add(offset as u32)))
+        each(|l| u64::from(base[l].wrapping_add(offset as u32)))
     } else {
         // SAFETY: the caller's promise.
         let base = unsafe { u64::load(w.slot(slot)) };
-        std::array::from_fn(|l| base[l].wrapping_add_signed(offset))
+        each(|l| base[l].wrapping_add_signed(offset))
     }
 }
 

@@ -19,6 +19,7 @@ pub mod mma;
 mod narrow;
 mod shape;
 pub mod tensor;
+pub mod video;
 
 use super::decode::Decoder;
 use super::module::LoadError;
@@ -35,6 +36,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         logic::decode,
         bits::decode,
         compare::decode,
+        video::decode,
         float::decode,
         half::decode,
         convert::decode,

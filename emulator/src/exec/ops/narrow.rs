@@ -4,7 +4,7 @@ use super::convert::round_to;
 use super::float::{flush, rounding};
 use super::{has, operands};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, alu1, alu2};
+use crate::exec::lanes::{Lane, alu1, alu2, each};
 use crate::exec::module::LoadError;
 use crate::exec::number::exact::{self, Exact, Format, Round};
 use crate::exec::number::f16::{BF16, F16, Half};
@@ -179,12 +179,8 @@ fn pair(d: &mut Decoder, i: &Instruction, format: Format) -> Result<Inst, LoadEr
     );
     let plain = aux & !(0xf << FORMAT) == 0;
     let run: Handler = match (plain, format) {
-        (true, exact::F16) => alu2(|a: f32, b: f32| {
-            u32::from(F16::from_f32(a).0) << 16 | u32::from(F16::from_f32(b).0)
-        }),
-        (true, exact::BF16) => alu2(|a: f32, b: f32| {
-            u32::from(BF16::from_f32(a).0) << 16 | u32::from(BF16::from_f32(b).0)
-        }),
+        (true, exact::F16) => alu2(both_rounded::<F16>),
+        (true, exact::BF16) => alu2(both_rounded::<BF16>),
         _ if eight_bits => two::<8>,
         _ => two::<16>,
     };
@@ -197,11 +193,17 @@ fn pair(d: &mut Decoder, i: &Instruction, format: Format) -> Result<Inst, LoadEr
     })
 }
 
+/// Two numbers rounded to nearest, side by side.
+#[inline(always)]
+fn both_rounded<H: Half>(a: f32, b: f32) -> u32 {
+    u32::from(H::from_f32(a).bits()) << 16 | u32::from(H::from_f32(b).bits())
+}
+
 unsafe fn two<const WIDTH: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are 32-bit slots of the warp's file.
     unsafe {
         let (a, b) = (f32::load(w.slot(i.a)), f32::load(w.slot(i.b)));
-        let out = std::array::from_fn(|l| convert(a[l], i.aux) << WIDTH | convert(b[l], i.aux));
+        let out = each(|l| convert(a[l], i.aux) << WIDTH | convert(b[l], i.aux));
         u32::store(w.slot(i.d), out, mask);
     }
     Flow::Next
@@ -346,7 +348,7 @@ unsafe fn packed(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
             i32::load(w.slot(i.b)),
             u32::load(w.slot(i.c)),
         );
-        let out = std::array::from_fn(|l| {
+        let out = each(|l| {
             let clamp = |x: i32| x.clamp(least, most) as u32 & field;
             let low = clamp(b[l]) | clamp(a[l]) << bits;
             if bits == 16 {
