@@ -57,8 +57,8 @@ fn decodes_as_nvdisasm_does() {
 #[test]
 fn instructions_know_their_lines() {
     let code = code((8, 0));
-    let text = code.ptx.as_ref().unwrap();
-    let lines: Vec<_> = text.lines().collect();
+    let ptx = code.ptx.as_ref().unwrap();
+    let lines: Vec<_> = ptx.text.lines().collect();
     let pairs = [
         ("HMMA", "mma.sync"),
         ("LDSM", "ldmatrix"),
@@ -186,7 +186,7 @@ fn tiles_and_a_call() {
     let blocks = [1, 1, 5, 1, 4, 5, 1, 1, 1];
     let functions: [(&str, &[u64]); 2] = [("tiles", &blocks), ("_Z5totalf", &[1])];
     for (cc, total) in [
-        ((8, 0), 16 + 4 + 5 * 24 + 8 + 4 + 13),
+        ((8, 0), 16 + 4 + 5 * 24 + 8 + 4 + 13u32),
         ((9, 0), 22 + 5 + 5 * 25 + 7 + 3 + 13),
     ] {
         let (_, weights) = weigh(&code(cc), &functions);
@@ -195,6 +195,10 @@ fn tiles_and_a_call() {
         assert_eq!((of("HMMA"), of("LDSM"), of("SHFL")), (5.0, 5.0, 5.0));
         assert_eq!((of("LDGSTS"), of("LDGDEPBAR")), (6.0, 6.0));
         assert_eq!(weights.by_basis.get(&Basis::Assumed), None);
+        let json = weights.to_json();
+        assert_eq!(json["instructions"], total);
+        assert_eq!(json["by_opcode"]["HMMA"], 5);
+        assert!(json["by_basis"]["anchored"].as_u64().unwrap() > u64::from(total) / 2);
     }
 }
 

@@ -14,6 +14,7 @@ mod lines;
 mod solve;
 mod weigh;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::image::ImageError;
@@ -36,7 +37,44 @@ pub struct Code {
     /// Functions that have code of their own, kernels and others.
     pub functions: Vec<Function>,
     /// The PTX that ptxas compiled, where the cubin carries it (`-lineinfo`).
-    pub ptx: Option<String>,
+    pub ptx: Option<Ptx>,
+}
+
+/// The PTX inside a cubin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ptx {
+    /// Its text, comments emptied: lines are those of the original.
+    pub text: String,
+    /// The instructions of each function with a body.
+    functions: BTreeMap<String, Vec<PtxInstruction>>,
+}
+
+/// What weighing needs of a PTX instruction.
+#[derive(Debug, Clone, PartialEq)]
+struct PtxInstruction {
+    line: u32,
+    /// Parts joined by dots.
+    opcode: String,
+    guarded: bool,
+    anchor: Option<weigh::Anchor>,
+}
+
+impl Ptx {
+    fn read(text: String) -> Result<Self, SassError> {
+        let module = ptx::parse(&text).map_err(SassError::Ptx)?;
+        let mut functions = BTreeMap::new();
+        for function in module.functions {
+            let Some(body) = function.body else { continue };
+            let instructions = body.instructions.iter().map(|i| PtxInstruction {
+                line: i.line,
+                opcode: i.opcode.join("."),
+                guarded: i.guard.is_some(),
+                anchor: weigh::Anchor::of_ptx(i),
+            });
+            functions.insert(function.name, instructions.collect());
+        }
+        Ok(Ptx { text, functions })
+    }
 }
 
 /// The code of one function, and of those that ptxas placed within it.
@@ -123,7 +161,7 @@ impl Code {
     /// Decodes the machine code of a cubin.
     ///
     /// # Errors
-    /// [`SassError`] for a damaged file, an unknown architecture or a table of lines that
+    /// [`SassError`] for a damaged file, an unknown architecture, a table of lines or PTX that
     /// does not read. A cubin without lines decodes; its instructions then have none.
     pub fn read(bytes: &[u8]) -> Result<Code, SassError> {
         let arch = crate::image::cubin::architecture(bytes)?;
@@ -158,7 +196,7 @@ impl Code {
         Ok(Code {
             arch,
             functions,
-            ptx: lines::ptx_text(&cubin)?,
+            ptx: lines::ptx_text(&cubin)?.map(Ptx::read).transpose()?,
         })
     }
 }

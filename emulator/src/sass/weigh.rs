@@ -24,6 +24,7 @@ use super::{Code, Function, SassError};
 use crate::counters::Counters;
 use crate::exec::program::Program;
 use crate::ptx::ast;
+use serde_json::{Map, Value, json};
 
 /// What a launch executed of PTX.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -86,9 +87,48 @@ pub struct Weights {
     pub by_basis: BTreeMap<Basis, f64>,
 }
 
+impl Weights {
+    /// `{"instructions", "by_opcode", "by_basis"}`: machine instructions issued, by mnemonic,
+    /// and by how sure their count is.
+    pub fn to_json(&self) -> Value {
+        let issued = |n: &f64| Value::from(n.round() as u64);
+        let by_opcode: Map<String, Value> = self
+            .by_mnemonic
+            .iter()
+            .filter(|(_, n)| **n > 0.0)
+            .map(|(mnemonic, n)| ((*mnemonic).into(), issued(n)))
+            .collect();
+        let by_basis: Map<String, Value> = self
+            .by_basis
+            .iter()
+            .filter(|(_, n)| **n > 0.0)
+            .map(|(basis, n)| (basis.name().into(), issued(n)))
+            .collect();
+        json!({
+            "instructions": issued(&self.total),
+            "by_opcode": by_opcode,
+            "by_basis": by_basis,
+        })
+    }
+}
+
+impl Basis {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Basis::Anchored => "anchored",
+            Basis::Shared => "shared",
+            Basis::Equivalent => "equivalent",
+            Basis::Votes => "votes",
+            Basis::Assumed => "assumed",
+            Basis::Nothing => "nothing",
+        }
+    }
+}
+
 /// What an anchor is, in machine code and in PTX alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Anchor {
+pub(super) enum Anchor {
     Matrix,
     LoadMatrix,
     AsyncCopy,
@@ -120,7 +160,7 @@ impl Anchor {
         })
     }
 
-    fn of_ptx(instruction: &ast::Instruction) -> Option<Anchor> {
+    pub(super) fn of_ptx(instruction: &ast::Instruction) -> Option<Anchor> {
         let modifier = |i: usize| instruction.opcode.get(i).map_or("", String::as_str);
         let spaces = ["param", "local", "const"];
         let apart = instruction
@@ -164,27 +204,24 @@ impl Lines {
     /// Ties the cubin's PTX to the program that was executed: the same instructions in the
     /// same order, whatever their lines.
     fn bind(code: &Code, executed: &Executed) -> Result<Self, SassError> {
-        let text = code.ptx.as_ref().ok_or(SassError::NoLines)?;
-        let compiled = crate::ptx::parse(text).map_err(SassError::Ptx)?;
+        let ptx = code.ptx.as_ref().ok_or(SassError::NoLines)?;
         let mut lines: HashMap<u32, Vec<Known>> = HashMap::new();
         for (name, counts) in &executed.functions {
             let other_ptx = |line| SassError::OtherPtx {
                 function: name.clone(),
                 line,
             };
-            let same_name = compiled.functions.iter().filter(|f| f.name == *name);
-            let body = same_name.filter_map(|f| f.body.as_ref()).next();
-            let instructions = &body.ok_or_else(|| other_ptx(0))?.instructions;
-            for (i, instruction) in instructions.iter().enumerate() {
-                let known = match counts.get(i) {
-                    Some((opcode, count)) if *opcode == instruction.opcode.join(".") => Known {
-                        anchor: Anchor::of_ptx(instruction),
-                        guarded: instruction.guard.is_some(),
-                        count: *count,
-                    },
+            let compiled = ptx.functions.get(name).ok_or_else(|| other_ptx(0))?;
+            for (i, instruction) in compiled.iter().enumerate() {
+                let count = match counts.get(i) {
+                    Some((opcode, count)) if *opcode == instruction.opcode => *count,
                     _ => return Err(other_ptx(instruction.line)),
                 };
-                lines.entry(instruction.line).or_default().push(known);
+                lines.entry(instruction.line).or_default().push(Known {
+                    anchor: instruction.anchor,
+                    guarded: instruction.guarded,
+                    count,
+                });
             }
         }
         Ok(Lines(lines))
