@@ -14,7 +14,8 @@ pub fn find(given: Option<PathBuf>) -> Result<PathBuf> {
         ensure!(file.is_file(), "there is no model file {}", file.display());
         return Ok(file);
     }
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = here.ancestors().nth(2).unwrap_or(here);
     only_gguf_in(&workspace.join(".toolchain/model"))
 }
 
