@@ -18,24 +18,40 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stream = ctx.default_stream();
     let kernels = Kernels::new(&ctx)?;
     let (num_q_heads, head_dim, seq_len) = (8, 128, 2048);
-    let shape = CacheShape { batch: 2, num_kv_heads: 1, max_seq_len: seq_len, head_dim };
+    let shape = CacheShape {
+        batch: 2,
+        num_kv_heads: 1,
+        max_seq_len: seq_len,
+        head_dim,
+    };
     let mut cache = KvCache::<f16>::new(&stream, shape)?;
     let mut lengths = Lengths::new(&stream, shape.batch, shape.max_seq_len)?;
     let tokens = shape.batch * seq_len * head_dim;
-    let values = |count: usize| -> Vec<f16> { (0..count).map(|i| f16::from_f32((i % 61) as f32 / 61.0)).collect() };
-    let (k, v) = (stream.clone_htod(&values(tokens))?, stream.clone_htod(&values(tokens))?);
+    let values = |count: usize| -> Vec<f16> {
+        (0..count)
+            .map(|i| f16::from_f32((i % 61) as f32 / 61.0))
+            .collect()
+    };
+    let (k, v) = (
+        stream.clone_htod(&values(tokens))?,
+        stream.clone_htod(&values(tokens))?,
+    );
     let q = stream.clone_htod(&values(shape.batch * num_q_heads * head_dim))?;
     let mut out = stream.alloc_zeros::<f16>(shape.batch * num_q_heads * head_dim)?;
     let step = lengths.step(NewTokens::Each(seq_len))?;
     kernels.append(&k, &v, &mut cache, step).launch(&stream)?;
-    kernels.advance(&mut lengths, NewTokens::Each(seq_len)).launch(&stream)?;
+    kernels
+        .advance(&mut lengths, NewTokens::Each(seq_len))
+        .launch(&stream)?;
     stream.synchronize()?;
     for checks in ["none", "all"] {
         emulator.set_checks(checks)?;
         emulator.keep_counters(true)?;
         emulator.take_counters()?;
         let step = lengths.step(NewTokens::Each(0))?;
-        kernels.decode(&q, num_q_heads, &cache, step, &mut out).launch(&stream)?;
+        kernels
+            .decode(&q, num_q_heads, &cache, step, &mut out)
+            .launch(&stream)?;
         stream.synchronize()?;
         let instructions = executed(&emulator.take_counters()?)?;
         // Memory counters cost time of their own: they are off, like the checks, unless asked for.
@@ -43,7 +59,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let start = Instant::now();
         for _ in 0..LAUNCHES {
             let step = lengths.step(NewTokens::Each(0))?;
-            kernels.decode(&q, num_q_heads, &cache, step, &mut out).launch(&stream)?;
+            kernels
+                .decode(&q, num_q_heads, &cache, step, &mut out)
+                .launch(&stream)?;
         }
         stream.synchronize()?;
         let seconds = start.elapsed().as_secs_f64() / LAUNCHES as f64;
@@ -60,5 +78,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn executed(report: &str) -> Result<u64, Box<dyn std::error::Error>> {
     let launches: serde_json::Value = serde_json::from_str(report)?;
     let list = launches.as_array().ok_or("the counters are no list")?;
-    Ok(list.iter().filter_map(|l| l["metrics"]["smsp__inst_executed.sum"].as_u64()).sum())
+    Ok(list
+        .iter()
+        .filter_map(|l| l["metrics"]["smsp__inst_executed.sum"].as_u64())
+        .sum())
 }

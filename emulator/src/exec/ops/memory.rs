@@ -757,11 +757,21 @@ fn unpack(
     match (ty.size(), slots.as_slice()) {
         (4, &[low, high]) => {
             let run = pick_handler!(halve::<u32, u16>);
-            return Ok(Inst { a, d: low, b: high, ..d.inst(run) });
+            return Ok(Inst {
+                a,
+                d: low,
+                b: high,
+                ..d.inst(run)
+            });
         }
         (8, &[low, high]) => {
             let run = pick_handler!(halve::<u64, u32>);
-            return Ok(Inst { a, d: low, b: high, ..d.inst(run) });
+            return Ok(Inst {
+                a,
+                d: low,
+                b: high,
+                ..d.inst(run)
+            });
         }
         _ => {}
     }
