@@ -24,6 +24,8 @@ pub struct Batch {
     taken: Option<[u8; 32]>,
     /// For each lane, how many groups it had committed before this copy.
     group: [u32; 32],
+    /// Its number among the warp's copy instructions.
+    serial: u64,
     /// Destinations: bytes from the start of shared memory.
     to: [u32; 32],
     /// Sources. The launch keeps their allocations alive.
@@ -37,6 +39,8 @@ pub struct CopyQueue {
     flying: VecDeque<Batch>,
     /// For each lane, groups committed.
     committed: [u32; 32],
+    /// Copy instructions issued.
+    issued: u64,
 }
 
 impl CopyQueue {
@@ -46,9 +50,9 @@ impl CopyQueue {
         self.committed = [0; 32];
     }
 
-    /// Whether nothing is in flight.
-    pub fn is_empty(&self) -> bool {
-        self.flying.is_empty()
+    /// Copy instructions issued so far.
+    pub fn issued(&self) -> u64 {
+        self.issued
     }
 
     /// The lanes of `mask` put what they issued since their last commit into a group.
@@ -78,6 +82,13 @@ pub struct Request<'r> {
 }
 
 impl Warp {
+    /// The copies that this warp has issued. They are the block's, since other warps may make them land.
+    #[inline(always)]
+    pub fn copies(&mut self) -> &mut CopyQueue {
+        // SAFETY: no other reference to the block is alive while a handler runs; it has a queue for each warp.
+        unsafe { &mut *self.block().copies.as_mut_ptr().add(self.index as usize) }
+    }
+
     /// Issues copies for the lanes of `mask`. Sources and destinations are checked now.
     ///
     /// # Errors
@@ -139,20 +150,27 @@ impl Warp {
             };
             self.shared_race(mask, &places, write)?;
         }
-        let queue = &mut self.copies;
+        let queue = self.copies();
         let group = queue.committed;
+        let serial = queue.issued;
+        queue.issued += 1;
         queue.flying.push_back(Batch {
             lanes: mask,
             size,
             taken: request.taken,
             group,
+            serial,
             to,
             from,
         });
         Ok(())
     }
 
-    fn mark_pending(&mut self, mask: u32, to: &[u32; 32], size: u32) -> Result<(), Flow> {
+    /// Marks destinations of 4, 8 or 16 bytes as what an asynchronous copy will write.
+    ///
+    /// # Errors
+    /// The flow to return where another copy to the same bytes is in flight.
+    pub fn mark_pending(&mut self, mask: u32, to: &[u32; 32], size: u32) -> Result<(), Flow> {
         // SAFETY: no other reference to the block is alive while a handler runs.
         let states = unsafe { self.block() }.shared.states();
         if self.launch().checks.has(Check::AsyncCopy) {
@@ -188,27 +206,49 @@ impl Warp {
     /// The flow to return where a landing raced with an access.
     pub fn wait_copies(&mut self, mask: u32, pending: u32) -> Result<(), Flow> {
         let mut at = 0;
-        while let Some(batch) = self.copies.flying.get(at) {
+        loop {
+            let queue = self.copies();
+            let Some(batch) = queue.flying.get(at) else {
+                return Ok(());
+            };
             let here = batch.lanes & mask;
             let mut due = 0u32;
             for lane in 0..32 {
                 // Commits since the copy; the copy's own group is the first of them.
-                let since = self.copies.committed[lane].wrapping_sub(batch.group[lane]);
+                let since = queue.committed[lane].wrapping_sub(batch.group[lane]);
                 due |= u32::from(since > pending) << lane;
             }
             due &= here;
+            if due != 0 {
+                self.land(at, due)?;
+                at = self.retire(at, due);
+            } else if here == mask {
+                // Later copies of these lanes are in the same groups or newer ones.
+                return Ok(());
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Makes the copies of `mask`'s lanes land that were issued before the one with number `serial`.
+    ///
+    /// # Errors
+    /// As [`Warp::wait_copies`].
+    pub fn land_before(&mut self, mask: u32, serial: u64) -> Result<(), Flow> {
+        let mut at = 0;
+        loop {
+            let due = match self.copies().flying.get(at) {
+                Some(batch) if batch.serial < serial => batch.lanes & mask,
+                _ => return Ok(()),
+            };
             if due == 0 {
-                if here == mask {
-                    // Later copies of these lanes are in the same groups or newer ones.
-                    return Ok(());
-                }
                 at += 1;
                 continue;
             }
             self.land(at, due)?;
             at = self.retire(at, due);
         }
-        Ok(())
     }
 
     /// Makes all copies of `mask`'s lanes land, committed or not.
@@ -216,14 +256,14 @@ impl Warp {
     /// # Errors
     /// As [`Warp::wait_copies`].
     pub fn wait_all_copies(&mut self, mask: u32) -> Result<(), Flow> {
-        self.copies.commit(mask);
+        self.copies().commit(mask);
         self.wait_copies(mask, 0)
     }
 
     /// Takes lanes off a batch, and the batch off the queue where none is left; the index of the next.
     #[inline(always)]
     fn retire(&mut self, at: usize, lanes: u32) -> usize {
-        let flying = &mut self.copies.flying;
+        let flying = &mut self.copies().flying;
         flying[at].lanes &= !lanes;
         if flying[at].lanes != 0 {
             return at + 1;
@@ -243,7 +283,7 @@ impl Warp {
         // SAFETY: no other reference to the block is alive while a handler runs.
         let block = unsafe { self.block() };
         let (base, states) = (block.shared.as_ptr(), block.shared.states());
-        let batch = &self.copies.flying[at];
+        let batch = &block.copies[self.index as usize].flying[at];
         let size = batch.size as usize;
         for lane in bits(lanes) {
             let to = base.wrapping_add(batch.to[lane] as usize);

@@ -20,6 +20,10 @@ pub struct Block {
     pub shared: SharedMemory,
     /// What orders the block's accesses.
     pub order: super::race::BlockOrder,
+    /// Asynchronous copies in flight, a queue for each warp.
+    pub copies: Vec<super::async_copy::CopyQueue>,
+    /// Barrier objects in shared memory.
+    pub mbarriers: super::mbarrier::Mbarriers,
 }
 
 /// A barrier of a block.
@@ -76,6 +80,8 @@ impl Resident {
             linear: 0,
             shared: SharedMemory::new(shared),
             order: super::race::BlockOrder::new(warp_count as usize),
+            copies: (0..warp_count).map(|_| Default::default()).collect(),
+            mbarriers: Default::default(),
         });
         let mut warps = Vec::new();
         let mut files = Vec::new();
@@ -109,6 +115,8 @@ impl Resident {
         self.block.linear = linear;
         self.block.shared.forget();
         self.block.order.forget();
+        self.block.copies.iter_mut().for_each(|c| c.clear());
+        self.block.mbarriers.clear();
         self.barriers = Default::default();
         self.finished.fill(false);
         self.turns = 0;

@@ -3,12 +3,14 @@
 pub mod access;
 pub mod async_copy;
 pub mod block;
+pub mod bulk;
 pub mod call;
 pub mod decode;
 pub mod flow;
 pub mod lanes;
 pub mod launch;
 pub mod local;
+pub mod mbarrier;
 pub mod module;
 pub mod number;
 pub mod ops;

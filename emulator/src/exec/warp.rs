@@ -170,8 +170,6 @@ pub struct Warp {
     pub local: super::local::LocalMemory,
     /// Where global accesses went last.
     pub cached: super::access::CachedAllocation,
-    /// Asynchronous copies in flight.
-    pub copies: super::async_copy::CopyQueue,
     /// Warp instructions run, for clocks.
     pub clock: u64,
     /// Carry flag of each lane.
@@ -206,7 +204,6 @@ impl Warp {
             launch,
             local: super::local::LocalMemory::default(),
             cached: super::access::CachedAllocation::default(),
-            copies: super::async_copy::CopyQueue::default(),
             clock: 0,
             carry: 0,
         }
@@ -225,7 +222,6 @@ impl Warp {
         self.spins = 0;
         self.turn = 0;
         self.carry = 0;
-        self.copies.clear();
         self.local.forget();
     }
 

@@ -1,7 +1,7 @@
 //! Registers that a path may reach unwritten: their lanes are watched while the kernel runs.
 
 use super::program::{Flow, Handler, Inst};
-use super::warp::Warp;
+use super::warp::{Stop, Warp};
 use crate::check::Check;
 
 /// A watched instruction.
@@ -48,7 +48,8 @@ pub unsafe fn watched(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     }
     // SAFETY: the inner handler's contract is this one's.
     let flow = unsafe { (watch.inner)(w, i, mask) };
-    if flow == Flow::Next {
+    // An instruction that lets others run after it is done, too.
+    if flow == Flow::Next || flow == Flow::Stop && matches!(w.stop, Stop::Yield) {
         for slot in &watch.writes {
             // SAFETY: a mask slot of this program.
             unsafe {

@@ -17,14 +17,14 @@ use crate::ptx::ast::{Instruction, Operand, Space, Type};
 /// # Errors
 /// A form that is not executed.
 pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadError> {
-    if i.opcode[0] != "cp" {
-        return Ok(None);
-    }
-    if !has(i, "async") {
-        return d.unsupported("");
-    }
-    if has(i, "bulk") {
-        return d.unsupported("bulk copies");
+    match i.opcode[0].as_str() {
+        "cp" if !has(i, "async") => return d.unsupported(""),
+        "cp" if has(i, "bulk") => return super::bulk::decode(d, i).map(Some),
+        "cp" => {}
+        // The launch before is complete when a kernel begins, and the next begins when it is complete; registers
+        // are never short.
+        "griddepcontrol" | "setmaxnreg" => return Ok(Some(d.inst(nothing))),
+        _ => return Ok(None),
     }
     let inst = match i.opcode.get(2).map(String::as_str) {
         Some("commit_group") => {
@@ -46,13 +46,18 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
             }
         }
         Some("ca" | "cg") => copy(d, i)?,
+        Some("mbarrier") => super::mbarrier::decode_copy_arrive(d, i)?,
         _ => return d.unsupported("form"),
     };
     Ok(Some(inst))
 }
 
+unsafe fn nothing(_: &mut Warp, _: &Inst, _: u32) -> Flow {
+    Flow::Next
+}
+
 unsafe fn commit(w: &mut Warp, _: &Inst, mask: u32) -> Flow {
-    w.copies.commit(mask);
+    w.copies().commit(mask);
     Flow::Next
 }
 

@@ -3,6 +3,7 @@
 pub mod approximate;
 pub mod atomic;
 pub mod bits;
+pub mod bulk;
 pub mod carry;
 pub mod collective;
 pub mod compare;
@@ -14,12 +15,14 @@ pub mod half;
 pub mod int;
 pub mod logic;
 pub mod matrix_load;
+pub mod mbarrier;
 pub mod memory;
 pub mod mma;
 mod narrow;
 mod shape;
 pub mod tensor;
 pub mod video;
+pub mod wmma;
 
 use super::decode::Decoder;
 use super::module::LoadError;
@@ -45,6 +48,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         collective::decode,
         atomic::decode,
         copy::decode,
+        mbarrier::decode,
         tensor::decode,
     ];
     for family in families {

@@ -1,6 +1,6 @@
 //! Instructions that a warp executes as one on matrices: which file executes which, and what they share.
 
-use super::{matrix_load, mma};
+use super::{matrix_load, mma, wmma};
 use crate::check::Check;
 use crate::exec::decode::Decoder;
 use crate::exec::module::LoadError;
@@ -17,6 +17,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         "ldmatrix" | "stmatrix" => matrix_load::decode(d, i)?,
         "movmatrix" => matrix_load::decode_move(d, i)?,
         "mma" => mma::decode(d, i)?,
+        "wmma" => wmma::decode(d, i)?,
         "wgmma" => return d.unsupported("matrix products of warp groups"),
         "tcgen05" => return d.unsupported("tensor memory"),
         _ => return Ok(None),
