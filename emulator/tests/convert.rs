@@ -25,14 +25,6 @@ const INTS: [(&str, u32); 8] = [
     ("s64", 64),
 ];
 
-fn reg(width: u32) -> Reg {
-    match width {
-        8 | 16 => H,
-        32 => W,
-        _ => D,
-    }
-}
-
 fn size(reg: Reg) -> u32 {
     match reg {
         H => 16,
@@ -245,7 +237,7 @@ impl Real {
             2_147_483_648.0,
             4_294_967_295.5,
             4_294_967_296.0,
-            9.2233720368547758e18,
+            9.223_372_036_854_776e18,
             9.223372036854775e18,
             1.8446744073709552e19,
             1.844674407370955e19,
@@ -546,7 +538,7 @@ fn pairs_and_clamps() {
 fn tensor_float() {
     let list = REALS[2].operands();
     let round = |x: u64, up: u64| {
-        let cut = (x & 0x7fff_ffff) + up & !0x1fff;
+        let cut = ((x & 0x7fff_ffff) + up) & !0x1fff;
         x & 0x8000_0000 | cut
     };
     let special = |x: u64| (x & 0x7fff_ffff > 0x7f80_0000).then_some(0x7fff_ffffu64);
@@ -597,10 +589,10 @@ fn eight_bit_formats() {
         .collect();
     let halves: Vec<Vec<u64>> = (0..0x10000u64)
         .step_by(5)
-        .map(|k| vec![k | (k * 31 & 0xffff) << 16])
+        .map(|k| vec![k | ((k * 31) & 0xffff) << 16])
         .collect();
-    let formats: [(&str, u64, &dyn Fn(Double) -> u64); 2] =
-        [("e4m3x2", 0x7e, &e4m3), ("e5m2x2", 0x7b, &e5m2)];
+    type Rounded<'a> = (&'a str, u64, &'a dyn Fn(Double) -> u64);
+    let formats: [Rounded; 2] = [("e4m3x2", 0x7e, &e4m3), ("e5m2x2", 0x7b, &e5m2)];
     for (name, max, convert) in formats {
         for relu in [false, true] {
             let flag = if relu { ".relu" } else { "" };

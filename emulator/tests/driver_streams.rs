@@ -157,7 +157,7 @@ fn work_that_nobody_asks_for_runs_in_the_end() {
 
 #[test]
 fn the_legacy_stream_waits_for_blocking_streams_and_they_for_it() {
-    let gpu = gpu();
+    let _gpu = gpu();
     let mut blocking: [sys::CUstream; 2] = [std::ptr::null_mut(); 2];
     for stream in &mut blocking {
         // SAFETY: room for one stream.

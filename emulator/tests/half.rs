@@ -368,7 +368,7 @@ fn approximations() {
     }
     // Two at once are the same as one and one.
     let pairs: Vec<Vec<u64>> = (0..2000)
-        .map(|k| vec![k * 0x0020_8081 & 0xffff_ffff])
+        .map(|k| vec![(k * 0x0020_8081) & 0xffff_ffff])
         .collect();
     for op in [
         "ex2.approx.f16",

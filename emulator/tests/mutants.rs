@@ -245,7 +245,7 @@ fn check_result(kernel: &str, done: &Finished) {
         "grid_sum" => close(done.words(2)[0], 2.0 * sum(0..640)),
         "histogram" => {
             let mut bins = vec![0u32; 64];
-            (0..3000u32).for_each(|i| bins[(i * i % 251 & 63) as usize] += 1);
+            (0..3000u32).for_each(|i| bins[((i * i % 251) & 63) as usize] += 1);
             assert_eq!(done.words(1), bins);
         }
         "product" => {
