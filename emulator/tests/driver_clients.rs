@@ -102,3 +102,24 @@ fn a_program_against_the_driver_api() {
         "{err}"
     );
 }
+
+/// Needs a Python with NVIDIA's `cuda-bindings` 13.0 (from PyPI), named by `PTX_EMULATOR_PYTHON`; says so
+/// where there is none.
+#[test]
+fn pythons_bindings() {
+    let Some(python) = std::env::var_os("PTX_EMULATOR_PYTHON") else {
+        eprintln!("not run: PTX_EMULATOR_PYTHON names no Python with cuda-bindings");
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/bindings.py");
+    let done = Command::new(python)
+        .arg(script)
+        .env("LD_LIBRARY_PATH", profile_folder().join("emulated"))
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&done.stdout);
+    let err = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{out}{err}");
+    assert_eq!(out, "NVIDIA H100 80GB HBM3 (emulated)\nfill ok\n");
+    assert_eq!(err, "");
+}

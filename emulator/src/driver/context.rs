@@ -171,17 +171,14 @@ impl Guard {
         self = self.drain(context);
         let gone = self.contexts.remove(context)?;
         let check = self.settings.checks.has(Check::Leak);
-        let left: Vec<_> = self
-            .memory
-            .values()
-            .filter(|r| r.context == context)
-            .map(|r| (r.base, r.describe()))
+        let left: Vec<_> = (self.memory.values().filter(|r| r.context == context))
+            .map(|r| (r.base, r.is_the_callers().then(|| r.describe())))
             .collect();
         for (base, what) in left {
             // After a fault the program could not free anything, so what is left says nothing.
-            if check && gone.sticky.is_none() {
+            if let Some(what) = what.filter(|_| check && gone.sticky.is_none()) {
                 self.report(Report::leak(format!(
-                    "{what} was never freed before its context was destroyed"
+                    "{what} were never freed before their context was destroyed"
                 )));
             }
             self.free_now(base);

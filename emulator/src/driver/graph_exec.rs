@@ -269,13 +269,11 @@ driver_calls! { EXPORTS:
         instantiate(out, graph, flags)
     }
 
-    fn cuGraphInstantiate(out: Out<Handle<GraphExec>>, graph: Handle<Graph>, flags: u64) {
-        instantiate(out, graph, flags)
-    }
-
     fn cuGraphInstantiate_v2(
-        out: Out<Handle<GraphExec>>, graph: Handle<Graph>, error_node: Out<Handle<GraphNode>>, _log: *mut u8, _log_bytes: usize,
-    ) {
+        out: Out<Handle<GraphExec>>, graph: Handle<Graph>, error_node: Out<Handle<GraphNode>>, log: *mut u8, log_bytes: usize,
+    ) also cuGraphInstantiate {
+        // There is nothing to log: errors explain themselves on stderr.
+        let _ = (log, log_bytes);
         error_node.put_if(Handle::NULL);
         instantiate(out, graph, 0)
     }

@@ -133,7 +133,7 @@ impl<T: Kind> Table<T> {
         };
         error(
             T::MISSING,
-            format!("{handle:?}, given as a {}, {why}", T::WHAT),
+            format!("{handle:?}, given as {}, {why}", T::WHAT),
         )
     }
 
@@ -200,12 +200,7 @@ mod tests {
             .map(|_| ())
             .unwrap_err();
         assert_eq!(wrong.code, CuResult::INVALID_CONTEXT);
-        assert!(
-            wrong
-                .message
-                .unwrap()
-                .contains("given as a pear, is not one")
-        );
+        assert!(wrong.message.unwrap().contains("given as pear, is not one"));
         assert!(pears.remove(pear).is_ok());
         let stale = pears.get(pear).map(|_| ()).unwrap_err();
         assert!(stale.message.unwrap().ends_with("was destroyed"));

@@ -71,6 +71,11 @@ impl Record {
         )
     }
 
+    /// Whether the caller must free it: graphs free their own, and registered memory was never allocated.
+    pub(crate) fn is_the_callers(&self) -> bool {
+        !matches!(self.kind, MemoryKind::Graph | MemoryKind::Registered(_))
+    }
+
     /// Whether its bytes count against the device.
     fn on_device(&self) -> bool {
         matches!(
