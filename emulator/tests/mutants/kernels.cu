@@ -23,7 +23,7 @@ extern "C" __global__ void transpose(const float *in, float *out, int rows, int 
     for (int j = threadIdx.y; j < 32; j += 8) {
         const int ty = blockIdx.x * 32 + j;
         if (tx < rows && ty < cols)
-            out[ty * rows + tx + PICK(2, 0, 1)] = tile[threadIdx.x][j + PICK(3, 0, 1)];  // !1 !2 !3
+            out[ty * rows + tx + PICK(2, 0, 1)] = tile[threadIdx.x][j + PICK(3, 0, 1)];  // !1 !2 !3 !5
     }
 }
 

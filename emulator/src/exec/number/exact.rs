@@ -308,7 +308,10 @@ pub fn div(a: f64, b: f64, round: Round) -> f64 {
 pub fn sqrt(a: f64, round: Round) -> f64 {
     if a.is_finite() && a > 0.0 {
         to_f64(Exact::new(a).square_root(), round)
+    } else if a >= 0.0 {
+        // Zeros and infinity are their own roots.
+        a
     } else {
-        a.sqrt()
+        f64::from_bits(F64.nan)
     }
 }

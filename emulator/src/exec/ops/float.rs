@@ -69,21 +69,18 @@ pub fn flush(x: f32) -> f32 {
 /// The one NaN that binary32 arithmetic gives.
 #[inline(always)]
 pub fn canonical(x: f32) -> f32 {
-    if x.is_nan() {
-        f32::from_bits(0x7fff_ffff)
-    } else {
-        x
-    }
+    // In integers: to the compiler one NaN is as good as another, and it may drop a choice between floats.
+    let bits = x.to_bits();
+    let nan = u32::from(bits & 0x7fff_ffff > 0x7f80_0000).wrapping_neg();
+    f32::from_bits((bits & !nan) | (0x7fff_ffff & nan))
 }
 
 /// The one NaN that binary64 arithmetic gives.
 #[inline(always)]
 pub fn canonical64(x: f64) -> f64 {
-    if x.is_nan() {
-        f64::from_bits(exact::F64.nan)
-    } else {
-        x
-    }
+    let bits = x.to_bits();
+    let nan = u64::from(bits & (u64::MAX >> 1) > 0x7ff0_0000_0000_0000).wrapping_neg();
+    f64::from_bits((bits & !nan) | (exact::F64.nan & nan))
 }
 
 /// `.sat`: into [0, 1], NaN to zero.
