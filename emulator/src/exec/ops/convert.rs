@@ -1,4 +1,4 @@
-//! `cvt` between integers and floating-point numbers; narrow and packed formats are in [`super::narrow`].
+//! `cvt` between integers and floating-point numbers; narrow and packed formats are in `narrow.rs`.
 
 use super::float::{canonical, canonical64, flush, rounding, saturate};
 use super::int::is_int;
