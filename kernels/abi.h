@@ -12,7 +12,10 @@
 #define KV_VECTOR_BYTES 16
 
 /* Most query heads that may share one KV head. */
-#define KV_MAX_GROUP_SIZE 16
+#define KV_MAX_GROUP_SIZE 64
+
+/* Most query tokens a sequence in one step of attention. */
+#define KV_MAX_QUERY_TOKENS 8
 
 /* Largest capacity of a sequence, in tokens. Half of what an int32_t holds, so that a length plus a step's new
  * tokens cannot overflow it. Offsets into a cache are 64-bit. */
@@ -72,15 +75,40 @@ typedef struct KvAdvanceParams {
     int32_t *seq_lens; /* [batch], changed */
 } KvAdvanceParams;
 
+/* Rotary position embedding. Pair i turns by position * turns[i], or as the tables say; channels from rotary_dim on do
+ * not turn. */
+typedef struct KvRope {
+    const uint64_t *turns; /* [rotary_dim / 2] turns a position, in units of 2^-64: what is beyond a whole turn wraps */
+    const float *cos;      /* [table_positions, rotary_dim / 2], or null: computed from turns */
+    const float *sin;      /* as cos */
+    int32_t table_positions;
+    int32_t rotary_dim;  /* 0: nothing turns */
+    int32_t interleaved; /* pairs are channels 2i, 2i + 1; else i, i + rotary_dim / 2 */
+    float factor;        /* on cosine and sine computed from turns */
+} KvRope;
+
 typedef struct KvDecodeParams {
     KvStep step;
     KvCache cache;
-    KvTokens q;  /* one token a sequence, num_kv_heads * group_size heads */
-    void *out;   /* [batch, num_q_heads, head_dim] */
-    float *lse;  /* [batch, num_q_heads], or null */
+    KvTokens q; /* query_tokens a sequence, num_kv_heads * group_size heads */
+    KvTokens k_new; /* the step's new tokens, appended and attended to in the same launch; data null: they are cached */
+    KvTokens v_new;
+    KvRope rope;               /* turns q and k_new */
+    void *out;                 /* [batch, query_tokens, num_q_heads, head_dim] */
+    float *lse;                /* [batch, query_tokens, num_q_heads], or null */
+    float *partials;           /* what splits hand to the last of them, or null where there is one */
+    uint32_t *arrivals;        /* [blocks / num_splits] splits that have handed over; 0 between launches */
+    const float *sinks;        /* [num_q_heads], or null */
+    const float *alibi_slopes; /* [num_q_heads], or null */
     int32_t num_kv_heads;
     int32_t group_size;
-    float score_scale; /* softmax_scale * log2(e): the softmax works in base 2 */
+    int32_t query_tokens;
+    int32_t row_groups; /* blocks that share a KV head's query rows (query_tokens * group_size) */
+    int32_t num_splits;
+    int32_t sliding_window; /* tokens a query sees, its own included; 0 for all */
+    float score_scale;      /* softmax_scale * log2(e): the softmax works in base 2 */
+    float soft_cap;         /* logits_soft_cap * log2(e), or 0 */
+    float soft_cap_scale;   /* 2 * softmax_scale * log2(e) / logits_soft_cap */
 } KvDecodeParams;
 
 #endif

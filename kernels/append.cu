@@ -14,11 +14,12 @@ __device__ __forceinline__ void append(const KvAppendParams& p) {
     constexpr int kPerVec = KV_VECTOR_BYTES / sizeof(Bits);
     constexpr int kVectors = kHeadDim / kPerVec;  // of a row
     constexpr int kRows = KV_APPEND_THREADS / kVectors;
-    static_assert(kHeadDim % kPerVec == 0 && KV_APPEND_THREADS % kVectors == 0, "whole rows a block");
+    static_assert(kHeadDim % kPerVec == 0 && kRows > 0, "whole rows a block");
 
     const unsigned row = blockIdx.x * kRows + threadIdx.x / kVectors;
     const int element = threadIdx.x % kVectors * kPerVec;
-    if (row >= static_cast<unsigned>(p.rows)) return;
+    // Threads beyond the last whole row have nothing to do.
+    if (threadIdx.x >= kRows * kVectors || row >= static_cast<unsigned>(p.rows)) return;
 
     const int token = row / p.num_kv_heads;
     const int head = row % p.num_kv_heads;
@@ -54,4 +55,9 @@ __device__ __forceinline__ void append(const KvAppendParams& p) {
     }
 
 KV_APPEND(16, 64)
+KV_APPEND(16, 80)
+KV_APPEND(16, 96)
+KV_APPEND(16, 112)
 KV_APPEND(16, 128)
+KV_APPEND(16, 192)
+KV_APPEND(16, 256)

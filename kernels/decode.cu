@@ -1,235 +1,283 @@
-// decode: attention of one query token a sequence over its cached tokens.
+// decode: attention of a sequence's newest tokens over its cache; and, in the same launch where asked, what makes a whole
+// step of a layer: rotary embedding of q and the new k, and appending the new k and v.
 //
-// One block works for one KV head of one sequence and serves all query heads that share it, so every cached byte is
-// read from memory once, whatever the group. Tiles of 32 tokens go from memory to shared memory, 16 bytes a thread
-// and in address order; while one tile is worked on, the next is on its way in registers. Query head h of the group
-// belongs to warp h mod 4:
-//     scores   a lane takes a token: dot product of q (broadcast) and its K row
-//     softmax  across the lanes, online
-//     values   a lane takes kHeadDim / 32 neighbouring elements: sum over tokens of weight times V
+// One block works for one KV head of one sequence, on one split of its tokens, and serves up to 8 or 16 query rows that
+// share the head: row r is query token r / group_size, head r % group_size of the group. Its four warps take tiles of
+// the split in turn (attention.cuh) and are merged through shared memory. Where a sequence is split, each block leaves
+// what it has in memory and counts itself; the last one to arrive merges all, and resets the count for the next launch.
 //
-// Shared memory, one tile:
-//     k  32 rows of kHeadDim elements and 16 bytes more: lanes read the same 16-byte column of different rows, and the
-//        extra 16 bytes put eight neighbouring rows on all 32 banks once
-//     v  32 rows of kHeadDim elements: lanes read neighbouring words of the same row
-//     q  fp32, scaled, read by all lanes at once
+// New tokens are no more than a tile. The block of the last split takes them straight from the step's k and v, after its
+// tiles, and writes them to the cache: no block reads what another one writes.
+#include "attention.cuh"
 #include "cache.cuh"
-#include "element.cuh"
-#include "softmax.cuh"
-#include "step.cuh"
 
 namespace {
 
 constexpr int kWarps = KV_DECODE_THREADS / 32;
-constexpr int kTile = 32;  // tokens: one a lane
 
-template <int kHeadDim, int kMaxGroup>
-struct Shared {
-    static constexpr int kVectors = kHeadDim / kPerVector;  // of a row
-    Vec16 k[kTile][kVectors + 1];
-    Vec16 v[kTile][kVectors];
-    float q[kMaxGroup][kHeadDim];
-};
+template <typename T, int kHeadDim, int kColumnTiles>
+struct Block {
+    using Warp = WarpAttention<T, kHeadDim, kColumnTiles, kWarps>;
+    using WarpTile = typename Warp::WarpTile;
+    static constexpr int kColumns = 8 * kColumnTiles;
+    static constexpr int kChunks = WarpTile::kChunks;
 
-// A thread's share of a tile on its way from memory to shared memory.
-template <int kHeadDim>
-struct InFlight {
-    static constexpr int kVectors = kHeadDim / kPerVector;
-    static constexpr int kCount = kTile * kVectors / KV_DECODE_THREADS;
-    static_assert(kCount * KV_DECODE_THREADS == kTile * kVectors, "equal shares");
-    Vec16 k[kCount], v[kCount];
-};
+    // Queries on their way to fragments, in the one slot of the ring that nothing is copied to before the first tile is
+    // worked on. Rows lie 16 bytes further apart than they are long: eight of them on all banks.
+    static constexpr int kQueryPitch = kHeadDim + kPerVector;
+    static constexpr int kQueryOffset = 2 * WarpTile::kBytes;  // slot 2 of warp 0
+    static_assert(kColumns * kQueryPitch * sizeof(T) <= WarpTile::kBytes, "queries fit a slot");
 
-// Vectors past the last visible token are zero and nothing is read there: what lies behind it may be NaN.
-template <typename T, int kHeadDim>
-__device__ __forceinline__ void fetchTile(InFlight<kHeadDim>& tile, const T* k, const T* v, int64_t token_stride,
-                                          int first, int visible) {
-#pragma unroll
-    for (int i = 0; i < tile.kCount; i++) {
-        const int vector = i * KV_DECODE_THREADS + threadIdx.x;
-        const int token = first + vector / tile.kVectors;
-        tile.k[i] = tile.v[i] = Vec16{};
-        if (token < visible) {
-            const int64_t offset = token * token_stride + vector % tile.kVectors * kPerVector;
-            tile.k[i] = loadOnce(k + offset);
-            tile.v[i] = loadOnce(v + offset);
+    // What the warps have, once nobody needs tiles any more. Rows of O lie 4 floats further apart than they are long:
+    // fragments are written by lanes 2 rows apart, which then are 8 banks apart.
+    struct Merge {
+        float out[kWarps][kColumns][kHeadDim + 4];
+        Partial partial[kWarps][kColumns];
+        bool last;
+    };
+    static_assert(sizeof(Merge) <= kWarps * Warp::kRingBytes, "the host asks for the ring's size");
+
+    const KvDecodeParams& p;
+    int split, unit;  // blocks of a unit work for the same query rows of the same KV head and sequence
+    int row_group, kv_head, sequence;
+    SequenceStep step;
+    Range range;
+    unsigned char* shared;
+
+    __device__ __forceinline__ int firstRow() const { return row_group * kColumns; }
+    __device__ __forceinline__ int rows() const { return p.query_tokens * p.group_size - firstRow(); }  // at least 1
+
+    // Brings the block's query rows to shared memory, zeros for columns without one, and turns them.
+    __device__ __forceinline__ T* stageQueries() const {
+        T* const staged = reinterpret_cast<T*>(shared + kQueryOffset);
+        const T* const q = static_cast<const T*>(p.q.data) + sequence * p.q.batch_stride;
+        for (int i = threadIdx.x; i < kColumns * kChunks; i += KV_DECODE_THREADS) {
+            const int column = i / kChunks, element = i % kChunks * kPerVector;
+            Vec16 x = {};
+            if (column < rows()) {
+                const int row = firstRow() + column;
+                const int query = row / p.group_size;
+                const int head = kv_head * p.group_size + row % p.group_size;
+                x = loadOnce(q + query * p.q.token_stride + head * p.q.head_stride + element);
+            }
+            *reinterpret_cast<Vec16*>(staged + column * kQueryPitch + element) = x;
+        }
+        __syncthreads();
+        const int pairs = p.rope.rotary_dim / 2;
+        if (pairs > 0) {
+            for (int i = threadIdx.x; i < min(rows(), kColumns) * pairs; i += KV_DECODE_THREADS) {
+                const int column = i / pairs;
+                const int position = max(range.first_query + (firstRow() + column) / p.group_size, 0);
+                turnPair<T>(p.rope, position, i % pairs,
+                            [&](int channel) { return staged + column * kQueryPitch + channel; });
+            }
+            __syncthreads();
+        }
+        return staged;
+    }
+
+    // One warp puts the new tokens into the first two slots of its ring, K turned, zeros behind them; and, once a KV
+    // head, into the cache.
+    __device__ __forceinline__ void takeNewTokens(int lane) const {
+        unsigned char* const keys = shared;
+        unsigned char* const values = shared + WarpTile::kBytes;
+        const auto chunk = [](unsigned char* tile, int token, int chunk) {
+            return reinterpret_cast<Vec16*>(
+                tile + (token * kChunks + (chunk ^ WarpTile::exchange(token))) * KV_VECTOR_BYTES);
+        };
+        const bool packed = p.step.cu_seqlens != nullptr;
+        for (int i = lane; i < Warp::kTokens * kChunks; i += 32) {
+            const int token = i / kChunks, c = i % kChunks;
+            Vec16 k = {}, v = {};
+            if (token < step.added) {
+                const int64_t k_from = tokenOffset(p.k_new, packed, step.first, sequence, token, kv_head);
+                const int64_t v_from = tokenOffset(p.v_new, packed, step.first, sequence, token, kv_head);
+                k = loadOnce(static_cast<const T*>(p.k_new.data) + k_from + c * kPerVector);
+                v = loadOnce(static_cast<const T*>(p.v_new.data) + v_from + c * kPerVector);
+            }
+            *chunk(keys, token, c) = k;
+            *chunk(values, token, c) = v;
+        }
+        __syncwarp();
+        const int pairs = p.rope.rotary_dim / 2;
+        for (int i = lane; i < step.added * pairs; i += 32) {
+            const int token = i / pairs;
+            turnPair<T>(p.rope, step.cached + token, i % pairs, [&](int channel) {
+                return reinterpret_cast<T*>(chunk(keys, token, channel / kPerVector)) + channel % kPerVector;
+            });
+        }
+        __syncwarp();
+        if (row_group != 0) return;
+        for (int i = lane; i < step.added * kChunks; i += 32) {
+            const int token = i / kChunks, c = i % kChunks;
+            const int64_t to = cacheOffset(p.cache, sequence, kv_head, step.cached + token) + c * kPerVector;
+            store(static_cast<T*>(p.cache.k) + to, *chunk(keys, token, c));
+            store(static_cast<T*>(p.cache.v) + to, *chunk(values, token, c));
         }
     }
-}
 
-template <int kHeadDim, int kMaxGroup>
-__device__ __forceinline__ void depositTile(Shared<kHeadDim, kMaxGroup>& shared, const InFlight<kHeadDim>& tile) {
+    __device__ __forceinline__ void leave(Merge& merge, const Warp& warp_attention, int warp, int lane) const {
 #pragma unroll
-    for (int i = 0; i < tile.kCount; i++) {
-        const int vector = i * KV_DECODE_THREADS + threadIdx.x;
-        shared.k[vector / tile.kVectors][vector % tile.kVectors] = tile.k[i];
-        shared.v[vector / tile.kVectors][vector % tile.kVectors] = tile.v[i];
-    }
-}
-
-// Query heads the group does not have are zero: they are computed like others and not stored.
-template <typename T, int kHeadDim, int kMaxGroup>
-__device__ __forceinline__ void loadQueries(Shared<kHeadDim, kMaxGroup>& shared, const T* q, int64_t head_stride,
-                                            int group_size, float scale) {
-    constexpr int kVectors = kHeadDim / kPerVector;
-    for (int vector = threadIdx.x; vector < kMaxGroup * kVectors; vector += KV_DECODE_THREADS) {
-        const int head = vector / kVectors;
-        const int element = vector % kVectors * kPerVector;
-        Vec16 packed = {};
-        if (head < group_size) packed = loadOnce(q + head * head_stride + element);
-        float4 scaled[2];
+        for (int n = 0; n < kColumnTiles; n++) {
+            const int column = n * 8 + lane % 4 * 2;
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const float2 a = Element<T>::unpack(packed.word[2 * half]);
-            const float2 b = Element<T>::unpack(packed.word[2 * half + 1]);
-            scaled[half] = make_float4(a.x * scale, a.y * scale, b.x * scale, b.y * scale);
-        }
-        float4* to = reinterpret_cast<float4*>(&shared.q[head][element]);
-        to[0] = scaled[0];
-        to[1] = scaled[1];
-    }
-}
-
-// scores[i] = q of the warp's i-th head · K of the lane's token
-template <typename T, int kHeadDim, int kMaxGroup, int kHeads>
-__device__ __forceinline__ void dotProducts(float (&scores)[kHeads], const Shared<kHeadDim, kMaxGroup>& shared,
-                                            int warp, int lane) {
+            for (int step = 0; step < Warp::kSteps; step++) {
 #pragma unroll
-    for (int i = 0; i < kHeads; i++) scores[i] = 0.0f;
+                for (int i = 0; i < 4; i++) {
+                    merge.out[warp][column + i % 2][step * 16 + i / 2 * 8 + lane / 4] =
+                        warp_attention.out[n][step].c[i];
+                }
+            }
 #pragma unroll
-    for (int vector = 0; vector < kHeadDim / kPerVector; vector++) {
-        const Vec16 packed = shared.k[lane][vector];
-        float2 k[4];
-#pragma unroll
-        for (int j = 0; j < 4; j++) k[j] = Element<T>::unpack(packed.word[j]);
-#pragma unroll
-        for (int i = 0; i < kHeads; i++) {
-            const float4* q = reinterpret_cast<const float4*>(&shared.q[i * kWarps + warp][vector * kPerVector]);
-            const float4 low = q[0], high = q[1];
-            scores[i] += low.x * k[0].x + low.y * k[0].y + low.z * k[1].x + low.w * k[1].y;
-            scores[i] += high.x * k[2].x + high.y * k[2].y + high.z * k[3].x + high.w * k[3].y;
-        }
-    }
-}
-
-// A lane's elements of a row of V or of the output: kHeadDim / 32 neighbouring ones, in packed pairs, one access.
-template <int kHeadDim>
-struct alignas(kHeadDim / 16) LanePairs {
-    static constexpr int kPairs = kHeadDim / 64;
-    uint32_t word[kPairs];
-};
-
-// The same elements of one head's output so far, not yet divided by the softmax's denominator.
-template <int kHeadDim>
-struct Accumulator {
-    static constexpr int kPairs = LanePairs<kHeadDim>::kPairs;
-    float2 pair[kPairs] = {};
-
-    __device__ __forceinline__ void scale(float factor) {
-#pragma unroll
-        for (int j = 0; j < kPairs; j++) {
-            pair[j].x *= factor;
-            pair[j].y *= factor;
-        }
-    }
-};
-
-// Adds every token's V, weighted; weights[i] is the lane's token's weight for the warp's i-th head.
-template <typename T, int kHeadDim, int kMaxGroup, int kHeads>
-__device__ __forceinline__ void addValues(Accumulator<kHeadDim> (&sums)[kHeads], const float (&weights)[kHeads],
-                                          const Shared<kHeadDim, kMaxGroup>& shared, int lane) {
-#pragma unroll 8
-    for (int token = 0; token < kTile; token++) {
-        const auto packed = reinterpret_cast<const LanePairs<kHeadDim>*>(shared.v[token])[lane];
-#pragma unroll
-        for (int j = 0; j < packed.kPairs; j++) {
-            const float2 v = Element<T>::unpack(packed.word[j]);
-#pragma unroll
-            for (int i = 0; i < kHeads; i++) {
-                const float weight = __shfl_sync(kAllLanes, weights[i], token);
-                sums[i].pair[j].x += weight * v.x;
-                sums[i].pair[j].y += weight * v.y;
+            for (int e = 0; e < 2; e++) {
+                const Partial partial = warp_attention.partial(n, e);
+                if (lane / 4 == 0) merge.partial[warp][column + e] = partial;
             }
         }
     }
-}
 
-template <typename T, int kHeadDim>
-__device__ __forceinline__ void storeHead(T* out, const Accumulator<kHeadDim>& sum, float factor, int lane) {
-    LanePairs<kHeadDim> packed;
-#pragma unroll
-    for (int j = 0; j < packed.kPairs; j++) {
-        packed.word[j] = Element<T>::pack(sum.pair[j].x * factor, sum.pair[j].y * factor);
-    }
-    reinterpret_cast<LanePairs<kHeadDim>*>(out)[lane] = packed;
-}
+    // Four neighbouring elements of a column's output and the softmax they belong to.
+    struct Quad {
+        float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
+        Partial partial = {kNoScore, 0.0f};
 
-template <typename T, int kHeadDim, int kMaxGroup>
-__device__ __forceinline__ void decode(const KvDecodeParams& p) {
-    constexpr int kHeads = kMaxGroup / kWarps;  // of a warp
-    __shared__ Shared<kHeadDim, kMaxGroup> shared;
-
-    const int sequence = blockIdx.x / p.num_kv_heads;
-    const int kv_head = blockIdx.x % p.num_kv_heads;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int first_q_head = kv_head * p.group_size;
-    const SequenceStep s = sequenceStep(p.step, sequence);
-    const int visible = s.cached + s.added;
-
-    const int64_t start = cacheOffset(p.cache, sequence, kv_head, 0);
-    const T* k = static_cast<const T*>(p.cache.k) + start;
-    const T* v = static_cast<const T*>(p.cache.v) + start;
-    InFlight<kHeadDim> tile;
-    fetchTile(tile, k, v, p.cache.token_stride, 0, visible);
-
-    const int64_t q_start = tokenOffset(p.q, false, 0, sequence, 0, first_q_head);
-    loadQueries(shared, static_cast<const T*>(p.q.data) + q_start, p.q.head_stride, p.group_size, p.score_scale);
-
-    OnlineSoftmax softmax[kHeads];
-    Accumulator<kHeadDim> sums[kHeads];
-    for (int first = 0; first < visible; first += kTile) {
-        depositTile(shared, tile);
-        __syncthreads();
-        fetchTile(tile, k, v, p.cache.token_stride, first + kTile, visible);
-
-        float scores[kHeads], weights[kHeads];
-        dotProducts<T>(scores, shared, warp, lane);
-#pragma unroll
-        for (int i = 0; i < kHeads; i++) {
-            float rescale;
-            weights[i] = softmax[i].add(first + lane < visible ? scores[i] : kMinusInfinity, rescale);
-            sums[i].scale(rescale);
+        __device__ __forceinline__ void merge(const float4& other_o, const Partial& other_partial) {
+            float other;
+            const float factor = partial.merge(other_partial, other);
+            o = {o.x * factor + other_o.x * other, o.y * factor + other_o.y * other, o.z * factor + other_o.z * other,
+                 o.w * factor + other_o.w * other};
         }
-        addValues<T>(sums, weights, shared, lane);
-        __syncthreads();  // before the next tile overwrites this one
+    };
+    static constexpr int kQuads = kHeadDim / 4;
+
+    // [unit, split, column]: a row of O, its maximum and its sum.
+    static constexpr int kPartialFloats = kHeadDim + 4;
+    __device__ __forceinline__ float* partialsOf(int of_split, int column) const {
+        return p.partials +
+               ((static_cast<int64_t>(unit) * p.num_splits + of_split) * kColumns + column) * kPartialFloats;
     }
 
-#pragma unroll
-    for (int i = 0; i < kHeads; i++) {
-        const int head = i * kWarps + warp;
-        if (head >= p.group_size) continue;
-        const int64_t row = static_cast<int64_t>(sequence) * p.num_kv_heads * p.group_size + first_q_head + head;
-        const float denominator = softmax[i].denominator();
-        // Nothing visible: zeros and -inf.
-        storeHead(static_cast<T*>(p.out) + row * kHeadDim, sums[i],
-                  denominator > 0.0f ? __frcp_rn(denominator) : 0.0f, lane);
-        if (p.lse != nullptr && lane == 0) p.lse[row] = softmax[i].logSumExp(denominator);
+    __device__ __forceinline__ void handOver(const Quad& x, int column, int quad) const {
+        float* const to = partialsOf(split, column);
+        reinterpret_cast<float4*>(to)[quad] = x.o;
+        if (quad == 0) *reinterpret_cast<float2*>(to + kHeadDim) = {x.partial.maximum, x.partial.sum};
     }
+
+    __device__ __forceinline__ Quad mergeSplits(int column, int quad) const {
+        Quad x;
+        for (int of_split = 0; of_split < range.splits; of_split++) {
+            const float* const from = partialsOf(of_split, column);
+            const float2 m = __ldcg(reinterpret_cast<const float2*>(from + kHeadDim));
+            x.merge(__ldcg(reinterpret_cast<const float4*>(from) + quad), {m.x, m.y});
+        }
+        return x;
+    }
+
+    __device__ __forceinline__ void finish(Quad x, int column, int quad) const {
+        const int row = firstRow() + column;
+        const int query = row / p.group_size;
+        const int head = kv_head * p.group_size + row % p.group_size;
+        if (p.sinks != nullptr && x.partial.sum != 0.0f) x.merge({}, {p.sinks[head] * kLog2E, 1.0f});
+        // A query that sees no token: zeros.
+        const float factor = x.partial.sum == 0.0f ? 0.0f : 1.0f / x.partial.sum;
+        const int64_t to = (static_cast<int64_t>(sequence) * p.query_tokens + query) * p.num_kv_heads * p.group_size +
+                           head;
+        reinterpret_cast<uint2*>(static_cast<T*>(p.out) + to * kHeadDim)[quad] = {
+            Element<T>::pack(x.o.x * factor, x.o.y * factor), Element<T>::pack(x.o.z * factor, x.o.w * factor)};
+        if (p.lse != nullptr && quad == 0) p.lse[to] = x.partial.logSumExp();
+    }
+
+    // Calls body for every column in use and quad of its elements, over the block's threads.
+    template <typename Body>
+    __device__ __forceinline__ void forQuads(const Body& body) const {
+        const int count = min(rows(), kColumns) * kQuads;
+        for (int i = threadIdx.x; i < count; i += KV_DECODE_THREADS) body(i / kQuads, i % kQuads);
+    }
+};
+
+template <typename T, int kHeadDim, int kColumnTiles>
+__device__ __forceinline__ void decode(const KvDecodeParams& p) {
+    using B = Block<T, kHeadDim, kColumnTiles>;
+    extern __shared__ __align__(128) unsigned char shared[];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    B block = {p};
+    block.split = blockIdx.x % p.num_splits;
+    block.unit = blockIdx.x / p.num_splits;
+    block.row_group = block.unit % p.row_groups;
+    block.kv_head = block.unit / p.row_groups % p.num_kv_heads;
+    block.sequence = block.unit / p.row_groups / p.num_kv_heads;
+    block.step = sequenceStep(p.step, block.sequence);
+    block.range = rangeOfBlock(p, block.step, block.split, B::Warp::kStride);
+    block.shared = shared;
+    const Range& range = block.range;
+    const bool is_last_split = block.split == range.splits - 1;
+    if (block.split >= range.splits) return;
+
+    const int64_t start = cacheOffset(p.cache, block.sequence, block.kv_head, 0);
+    typename B::Warp attention = {p, range, block.kv_head, block.firstRow(), lane};
+    attention.start(sharedAddress(shared) + warp * B::Warp::kRingBytes, static_cast<const T*>(p.cache.k) + start,
+                    static_cast<const T*>(p.cache.v) + start, warp);
+    attention.takeQueries(block.stageQueries(), B::kQueryPitch);
+    __syncthreads();  // the slot that held the queries is the ring's again
+    attention.attend(warp);
+    if (is_last_split && p.k_new.data != nullptr && warp == 0) {
+        block.takeNewTokens(lane);
+        if (block.step.added > 0) attention.attendPresent(block.step.cached);
+        if (lane == 0 && block.row_group == 0 && block.kv_head == 0) flag(p.step, block.sequence, block.step.status);
+    }
+
+    __syncthreads();  // nobody reads tiles any more
+    auto& merge = *reinterpret_cast<typename B::Merge*>(shared);
+    block.leave(merge, attention, warp, lane);
+    __syncthreads();
+    block.forQuads([&](int column, int quad) {
+        typename B::Quad x;
+#pragma unroll
+        for (int w = 0; w < kWarps; w++) {
+            x.merge(reinterpret_cast<const float4*>(merge.out[w][column])[quad], merge.partial[w][column]);
+        }
+        if (range.splits == 1) {
+            block.finish(x, column, quad);
+        } else {
+            block.handOver(x, column, quad);
+        }
+    });
+    if (range.splits == 1) return;
+
+    // What a block has written is in memory before it counts itself; who counts last sees all of it.
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        const unsigned others = range.splits - 1;
+        merge.last = atomicInc(&p.arrivals[block.unit], others) == others;  // and the count is 0 again
+        __threadfence();
+    }
+    __syncthreads();
+    if (!merge.last) return;
+    block.forQuads([&](int column, int quad) { block.finish(block.mergeSplits(column, quad), column, quad); });
 }
 
 }  // namespace
 
-#define KV_DECODE(name, type, head_dim, max_group)                                              \
-    extern "C" __global__ void __launch_bounds__(KV_DECODE_THREADS)                             \
-        kv_decode_##name##_d##head_dim##_g##max_group(const __grid_constant__ KvDecodeParams params) { \
-        decode<type, head_dim, max_group>(params);                                              \
+// Kernels by element type, head dimension and query rows of a block; src/plan.rs has the same table.
+#define KV_DECODE(name, type, head_dim, columns)                                                     \
+    extern "C" __global__ void __launch_bounds__(KV_DECODE_THREADS, 2)                               \
+        kv_decode_##name##_d##head_dim##_n##columns(const __grid_constant__ KvDecodeParams params) { \
+        decode<type, head_dim, columns / 8>(params);                                                 \
     }
-#define KV_DECODE_GROUPS(name, type, head_dim) \
-    KV_DECODE(name, type, head_dim, 4)         \
-    KV_DECODE(name, type, head_dim, 8)         \
-    KV_DECODE(name, type, head_dim, 16)
+#define KV_DECODE_TYPE(name, type) \
+    KV_DECODE(name, type, 64, 8)   \
+    KV_DECODE(name, type, 80, 8)   \
+    KV_DECODE(name, type, 96, 8)   \
+    KV_DECODE(name, type, 112, 8)  \
+    KV_DECODE(name, type, 128, 8)  \
+    KV_DECODE(name, type, 192, 8)  \
+    KV_DECODE(name, type, 256, 8)  \
+    KV_DECODE(name, type, 64, 16)  \
+    KV_DECODE(name, type, 80, 16)  \
+    KV_DECODE(name, type, 96, 16)  \
+    KV_DECODE(name, type, 112, 16) \
+    KV_DECODE(name, type, 128, 16)
 
-KV_DECODE_GROUPS(f16, __half, 64)
-KV_DECODE_GROUPS(f16, __half, 128)
-KV_DECODE_GROUPS(bf16, __nv_bfloat16, 64)
-KV_DECODE_GROUPS(bf16, __nv_bfloat16, 128)
+KV_DECODE_TYPE(f16, __half)
+KV_DECODE_TYPE(bf16, __nv_bfloat16)

@@ -18,6 +18,12 @@ struct Element<__half> {
         const __half2 pair = __floats2half2_rn(low, high);
         return reinterpret_cast<const uint32_t&>(pair);
     }
+    static __device__ __forceinline__ uint32_t larger(uint32_t a, uint32_t b) {
+        const __half2 m = __hmax2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+        return reinterpret_cast<const uint32_t&>(m);
+    }
+    static __device__ __forceinline__ float widen(__half x) { return __half2float(x); }
+    static __device__ __forceinline__ __half narrow(float x) { return __float2half_rn(x); }
 };
 
 template <>
@@ -30,6 +36,13 @@ struct Element<__nv_bfloat16> {
         const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
         return reinterpret_cast<const uint32_t&>(pair);
     }
+    static __device__ __forceinline__ uint32_t larger(uint32_t a, uint32_t b) {
+        const __nv_bfloat162 m =
+            __hmax2(reinterpret_cast<const __nv_bfloat162&>(a), reinterpret_cast<const __nv_bfloat162&>(b));
+        return reinterpret_cast<const uint32_t&>(m);
+    }
+    static __device__ __forceinline__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
+    static __device__ __forceinline__ __nv_bfloat16 narrow(float x) { return __float2bfloat16_rn(x); }
 };
 
 // Elements of a 16-byte vector, for the 16-bit types.

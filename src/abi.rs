@@ -3,7 +3,8 @@
 #![allow(dead_code, missing_docs)]
 
 pub const KV_VECTOR_BYTES: u32 = 16;
-pub const KV_MAX_GROUP_SIZE: u32 = 16;
+pub const KV_MAX_GROUP_SIZE: u32 = 64;
+pub const KV_MAX_QUERY_TOKENS: u32 = 8;
 pub const KV_MAX_SEQ_LEN: u32 = 1073741824;
 pub const KV_APPEND_THREADS: u32 = 256;
 pub const KV_ADVANCE_THREADS: u32 = 128;
@@ -127,39 +128,120 @@ const _: () = {
     ["Offset of field: KvAdvanceParams::seq_lens"]
         [::core::mem::offset_of!(KvAdvanceParams, seq_lens) - 40usize];
 };
+#[doc = " Rotary position embedding. Pair i turns by position * turns[i], or as the tables say; channels from rotary_dim on do\n not turn."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvRope {
+    #[doc = " [rotary_dim / 2] turns a position, in units of 2^-64: what is beyond a whole turn wraps"]
+    pub turns: *const u64,
+    #[doc = " [table_positions, rotary_dim / 2], or null: computed from turns"]
+    pub cos: *const f32,
+    #[doc = " as cos"]
+    pub sin: *const f32,
+    pub table_positions: i32,
+    #[doc = " 0: nothing turns"]
+    pub rotary_dim: i32,
+    #[doc = " pairs are channels 2i, 2i + 1; else i, i + rotary_dim / 2"]
+    pub interleaved: i32,
+    #[doc = " on cosine and sine computed from turns"]
+    pub factor: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvRope"][::core::mem::size_of::<KvRope>() - 40usize];
+    ["Alignment of KvRope"][::core::mem::align_of::<KvRope>() - 8usize];
+    ["Offset of field: KvRope::turns"][::core::mem::offset_of!(KvRope, turns) - 0usize];
+    ["Offset of field: KvRope::cos"][::core::mem::offset_of!(KvRope, cos) - 8usize];
+    ["Offset of field: KvRope::sin"][::core::mem::offset_of!(KvRope, sin) - 16usize];
+    ["Offset of field: KvRope::table_positions"]
+        [::core::mem::offset_of!(KvRope, table_positions) - 24usize];
+    ["Offset of field: KvRope::rotary_dim"][::core::mem::offset_of!(KvRope, rotary_dim) - 28usize];
+    ["Offset of field: KvRope::interleaved"]
+        [::core::mem::offset_of!(KvRope, interleaved) - 32usize];
+    ["Offset of field: KvRope::factor"][::core::mem::offset_of!(KvRope, factor) - 36usize];
+};
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct KvDecodeParams {
     pub step: KvStep,
     pub cache: KvCache,
-    #[doc = " one token a sequence, num_kv_heads * group_size heads"]
+    #[doc = " query_tokens a sequence, num_kv_heads * group_size heads"]
     pub q: KvTokens,
-    #[doc = " [batch, num_q_heads, head_dim]"]
+    #[doc = " the step's new tokens, appended and attended to in the same launch; data null: they are cached"]
+    pub k_new: KvTokens,
+    pub v_new: KvTokens,
+    #[doc = " turns q and k_new"]
+    pub rope: KvRope,
+    #[doc = " [batch, query_tokens, num_q_heads, head_dim]"]
     pub out: *mut ::core::ffi::c_void,
-    #[doc = " [batch, num_q_heads], or null"]
+    #[doc = " [batch, query_tokens, num_q_heads], or null"]
     pub lse: *mut f32,
+    #[doc = " what splits hand to the last of them, or null where there is one"]
+    pub partials: *mut f32,
+    #[doc = " [blocks / num_splits] splits that have handed over; 0 between launches"]
+    pub arrivals: *mut u32,
+    #[doc = " [num_q_heads], or null"]
+    pub sinks: *const f32,
+    #[doc = " [num_q_heads], or null"]
+    pub alibi_slopes: *const f32,
     pub num_kv_heads: i32,
     pub group_size: i32,
+    pub query_tokens: i32,
+    #[doc = " blocks that share a KV head's query rows (query_tokens * group_size)"]
+    pub row_groups: i32,
+    pub num_splits: i32,
+    #[doc = " tokens a query sees, its own included; 0 for all"]
+    pub sliding_window: i32,
     #[doc = " softmax_scale * log2(e): the softmax works in base 2"]
     pub score_scale: f32,
+    #[doc = " logits_soft_cap * log2(e), or 0"]
+    pub soft_cap: f32,
+    #[doc = " 2 * softmax_scale * log2(e) / logits_soft_cap"]
+    pub soft_cap_scale: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of KvDecodeParams"][::core::mem::size_of::<KvDecodeParams>() - 144usize];
+    ["Size of KvDecodeParams"][::core::mem::size_of::<KvDecodeParams>() - 304usize];
     ["Alignment of KvDecodeParams"][::core::mem::align_of::<KvDecodeParams>() - 8usize];
     ["Offset of field: KvDecodeParams::step"]
         [::core::mem::offset_of!(KvDecodeParams, step) - 0usize];
     ["Offset of field: KvDecodeParams::cache"]
         [::core::mem::offset_of!(KvDecodeParams, cache) - 40usize];
     ["Offset of field: KvDecodeParams::q"][::core::mem::offset_of!(KvDecodeParams, q) - 80usize];
+    ["Offset of field: KvDecodeParams::k_new"]
+        [::core::mem::offset_of!(KvDecodeParams, k_new) - 112usize];
+    ["Offset of field: KvDecodeParams::v_new"]
+        [::core::mem::offset_of!(KvDecodeParams, v_new) - 144usize];
+    ["Offset of field: KvDecodeParams::rope"]
+        [::core::mem::offset_of!(KvDecodeParams, rope) - 176usize];
     ["Offset of field: KvDecodeParams::out"]
-        [::core::mem::offset_of!(KvDecodeParams, out) - 112usize];
+        [::core::mem::offset_of!(KvDecodeParams, out) - 216usize];
     ["Offset of field: KvDecodeParams::lse"]
-        [::core::mem::offset_of!(KvDecodeParams, lse) - 120usize];
+        [::core::mem::offset_of!(KvDecodeParams, lse) - 224usize];
+    ["Offset of field: KvDecodeParams::partials"]
+        [::core::mem::offset_of!(KvDecodeParams, partials) - 232usize];
+    ["Offset of field: KvDecodeParams::arrivals"]
+        [::core::mem::offset_of!(KvDecodeParams, arrivals) - 240usize];
+    ["Offset of field: KvDecodeParams::sinks"]
+        [::core::mem::offset_of!(KvDecodeParams, sinks) - 248usize];
+    ["Offset of field: KvDecodeParams::alibi_slopes"]
+        [::core::mem::offset_of!(KvDecodeParams, alibi_slopes) - 256usize];
     ["Offset of field: KvDecodeParams::num_kv_heads"]
-        [::core::mem::offset_of!(KvDecodeParams, num_kv_heads) - 128usize];
+        [::core::mem::offset_of!(KvDecodeParams, num_kv_heads) - 264usize];
     ["Offset of field: KvDecodeParams::group_size"]
-        [::core::mem::offset_of!(KvDecodeParams, group_size) - 132usize];
+        [::core::mem::offset_of!(KvDecodeParams, group_size) - 268usize];
+    ["Offset of field: KvDecodeParams::query_tokens"]
+        [::core::mem::offset_of!(KvDecodeParams, query_tokens) - 272usize];
+    ["Offset of field: KvDecodeParams::row_groups"]
+        [::core::mem::offset_of!(KvDecodeParams, row_groups) - 276usize];
+    ["Offset of field: KvDecodeParams::num_splits"]
+        [::core::mem::offset_of!(KvDecodeParams, num_splits) - 280usize];
+    ["Offset of field: KvDecodeParams::sliding_window"]
+        [::core::mem::offset_of!(KvDecodeParams, sliding_window) - 284usize];
     ["Offset of field: KvDecodeParams::score_scale"]
-        [::core::mem::offset_of!(KvDecodeParams, score_scale) - 136usize];
+        [::core::mem::offset_of!(KvDecodeParams, score_scale) - 288usize];
+    ["Offset of field: KvDecodeParams::soft_cap"]
+        [::core::mem::offset_of!(KvDecodeParams, soft_cap) - 292usize];
+    ["Offset of field: KvDecodeParams::soft_cap_scale"]
+        [::core::mem::offset_of!(KvDecodeParams, soft_cap_scale) - 296usize];
 };

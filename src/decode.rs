@@ -10,7 +10,7 @@ use crate::cache::CacheRef;
 use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::module::Kernels;
-use crate::plan::Plan;
+use crate::plan::{Plan, Units};
 use crate::slice::{read_vectors, write, write_vectors};
 use crate::step::Step;
 use crate::tokens::{Extent, Tokens};
@@ -79,10 +79,16 @@ impl<'a, T: Element> Decode<'a, T> {
     pub fn plan(&self) -> Result<Plan> {
         let shape = self.cache.shape();
         check_step(&self.step, shape)?;
+        let units = self.units()?;
+        Ok(Plan::decode(units, T::DTYPE, shape.head_dim, 1))
+    }
+
+    fn units(&self) -> Result<Units> {
+        let shape = self.cache.shape();
         let group_size = shape.group_size(self.num_q_heads)?;
         // The product was checked with the cache's shape.
         let pairs = (shape.batch * shape.num_kv_heads) as u32;
-        Ok(Plan::decode(pairs, T::DTYPE, shape.head_dim, group_size))
+        Ok(Units::new(pairs, group_size as u32, shape.head_dim))
     }
 
     /// Launches it on a stream. Does not wait.
@@ -95,6 +101,7 @@ impl<'a, T: Element> Decode<'a, T> {
     pub fn launch(self, stream: &CudaStream) -> Result<()> {
         self.kernels.check_stream(stream)?;
         let plan = self.plan()?;
+        let row_groups = self.units()?.row_groups as i32;
         let shape = self.cache.shape();
         let num_q_heads = self.num_q_heads;
         let q_strides = self.q.strides(
@@ -143,15 +150,42 @@ impl<'a, T: Element> Decode<'a, T> {
             Some(lse) => write("lse", lse, stream)?,
             None => (0, SyncOnDrop::Record(None)),
         };
+        let none = abi::KvTokens {
+            data: std::ptr::null(),
+            batch_stride: 0,
+            token_stride: 0,
+            head_stride: 0,
+        };
         let params = abi::KvDecodeParams {
             step,
             cache,
             q: q_strides.abi(q),
+            k_new: none,
+            v_new: none,
+            rope: abi::KvRope {
+                turns: std::ptr::null(),
+                cos: std::ptr::null(),
+                sin: std::ptr::null(),
+                table_positions: 0,
+                rotary_dim: 0,
+                interleaved: 0,
+                factor: 1.0,
+            },
             out: out as *mut _,
             lse: lse as *mut f32,
+            partials: std::ptr::null_mut(),
+            arrivals: std::ptr::null_mut(),
+            sinks: std::ptr::null(),
+            alibi_slopes: std::ptr::null(),
             num_kv_heads: shape.num_kv_heads as i32,
             group_size: (num_q_heads / shape.num_kv_heads) as i32,
+            query_tokens: 1,
+            row_groups,
+            num_splits: 1,
+            sliding_window: 0,
             score_scale: softmax_scale * LOG2_E,
+            soft_cap: 0.0,
+            soft_cap_scale: 0.0,
         };
         // SAFETY: a decode kernel takes KvDecodeParams. Slices have the lengths that shapes and strides imply, are
         // borrowed (out and lse mutably) and guarded; the kernel reads positions below the step's capacity only,

@@ -75,7 +75,7 @@ pub use error::{Error, Result};
 pub use lengths::{Lengths, LengthsMut};
 pub use module::Kernels;
 pub use plan::{Kernel, Plan};
-pub use shape::{CacheShape, HEAD_DIMS, MAX_GROUP_SIZE, MAX_INDEX, MAX_SEQ_LEN};
+pub use shape::{CacheShape, HEAD_DIMS, MAX_GROUP_SIZE, MAX_INDEX, MAX_QUERY_TOKENS, MAX_SEQ_LEN};
 pub use status::Status;
 pub use step::{NewTokens, Step};
 pub use tokens::{Strides, Tokens};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use cudarc::driver::sys::CUfunction_attribute;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, result};
 use cudarc::nvrtc::Ptx;
 
@@ -13,6 +14,9 @@ use crate::plan::{Kernel, Plan};
 
 /// Oldest compute capability the kernels are built for.
 const OLDEST: (i32, i32) = (8, 0);
+
+/// Shared memory that a block may ask for without further ado.
+const DEFAULT_SHARED_BYTES: u32 = 48 << 10;
 
 /// The kernels of this crate, loaded into one CUDA context. Cheap to clone.
 ///
@@ -122,7 +126,7 @@ impl Kernels {
                 function.cu_function(),
                 (plan.blocks, 1, 1),
                 (plan.threads, 1, 1),
-                0,
+                plan.shared_bytes,
                 stream.cu_stream(),
                 &mut arguments,
             )
@@ -165,6 +169,15 @@ impl Loaded {
                 let function = module
                     .load_function(&kernel.to_string())
                     .during("finding a kernel in its module")?;
+                let shared_bytes = kernel.dynamic_shared_bytes();
+                if shared_bytes > DEFAULT_SHARED_BYTES {
+                    function
+                        .set_attribute(
+                            CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                            shared_bytes as i32,
+                        )
+                        .during("allowing a kernel its shared memory")?;
+                }
                 Ok((kernel, function))
             })
             .collect::<Result<_>>()?;

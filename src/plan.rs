@@ -4,7 +4,6 @@ use std::fmt;
 
 use crate::abi;
 use crate::dtype::Dtype;
-use crate::shape::MAX_GROUP_SIZE;
 
 /// One kernel launch. A pure function of shapes: device memory is not looked at, so a CUDA graph that captured the
 /// launch stays right while sequences grow.
@@ -15,6 +14,8 @@ pub struct Plan {
     pub blocks: u32,
     /// Threads of a block.
     pub threads: u32,
+    /// Bytes of shared memory a block asks for at the launch.
+    pub shared_bytes: u32,
 }
 
 impl Plan {
@@ -34,6 +35,7 @@ impl Plan {
             },
             blocks: rows.div_ceil(rows_of_block),
             threads: abi::KV_APPEND_THREADS,
+            shared_bytes: 0,
         }
     }
 
@@ -43,26 +45,54 @@ impl Plan {
             kernel: Kernel::Advance,
             blocks: batch.div_ceil(abi::KV_ADVANCE_THREADS),
             threads: abi::KV_ADVANCE_THREADS,
+            shared_bytes: 0,
         }
     }
 
-    /// decode: a block for each sequence and KV head, by the smallest kernel that holds the group.
-    pub(crate) fn decode(pairs: u32, dtype: Dtype, head_dim: usize, group_size: usize) -> Plan {
-        let max_group = DECODE_GROUPS
-            .into_iter()
-            .find(|&group| group as usize >= group_size)
-            .unwrap_or(MAX_GROUP_SIZE as u32);
+    /// decode: a block for each split of each sequence, KV head and group of its query rows.
+    pub(crate) fn decode(units: Units, dtype: Dtype, head_dim: usize, num_splits: u32) -> Plan {
+        let kernel = Kernel::Decode {
+            dtype,
+            head_dim: head_dim as u32,
+            columns: units.columns,
+        };
         Plan {
-            kernel: Kernel::Decode {
-                dtype,
-                head_dim: head_dim as u32,
-                max_group,
-            },
-            blocks: pairs,
+            kernel,
+            blocks: units.count * num_splits,
             threads: abi::KV_DECODE_THREADS,
+            shared_bytes: kernel.dynamic_shared_bytes(),
         }
     }
 }
+
+/// How the query rows of a decode are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Units {
+    /// Query rows a block serves at once.
+    pub columns: u32,
+    /// Blocks that share a KV head's query rows.
+    pub row_groups: u32,
+    /// Sequences × KV heads × row groups: as many blocks a split.
+    pub count: u32,
+}
+
+impl Units {
+    /// `pairs` sequences × KV heads, with `rows` query rows each: the fewest row groups, so that K and V are read as
+    /// seldom as can be, and no wider than needed.
+    pub(crate) fn new(pairs: u32, rows: u32, head_dim: usize) -> Units {
+        let widest = if head_dim <= WIDE_HEAD_DIM { 16 } else { 8 };
+        let columns = if rows <= 8 { 8 } else { widest };
+        let row_groups = rows.div_ceil(columns);
+        Units {
+            columns,
+            row_groups,
+            count: pairs * row_groups,
+        }
+    }
+}
+
+/// Largest head dimension with kernels for 16 query rows: beyond, their accumulators do not fit the registers.
+const WIDE_HEAD_DIM: usize = 128;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,8 +100,13 @@ impl fmt::Display for Plan {
             kernel,
             blocks,
             threads,
+            shared_bytes,
         } = self;
-        write!(f, "{kernel}: {blocks} blocks of {threads} threads")
+        write!(f, "{kernel}: {blocks} blocks of {threads} threads")?;
+        if *shared_bytes > 0 {
+            write!(f, " and {shared_bytes} bytes")?;
+        }
+        Ok(())
     }
 }
 
@@ -94,13 +129,10 @@ pub enum Kernel {
         dtype: Dtype,
         /// Elements of a vector.
         head_dim: u32,
-        /// The largest group it serves.
-        max_group: u32,
+        /// Query rows of a block.
+        columns: u32,
     },
 }
-
-/// Group sizes decode is built for.
-const DECODE_GROUPS: [u32; 3] = [4, 8, 16];
 
 impl Kernel {
     /// Every kernel there is.
@@ -113,14 +145,31 @@ impl Kernel {
         let appends = head_dims().map(|head_dim| Kernel::Append { bits: 16, head_dim });
         let decodes = Dtype::ALL.iter().flat_map(move |&dtype| {
             head_dims().flat_map(move |head_dim| {
-                DECODE_GROUPS.map(|max_group| Kernel::Decode {
-                    dtype,
-                    head_dim,
-                    max_group,
-                })
+                [8, 16]
+                    .into_iter()
+                    .filter(move |&columns| columns == 8 || head_dim as usize <= WIDE_HEAD_DIM)
+                    .map(move |columns| Kernel::Decode {
+                        dtype,
+                        head_dim,
+                        columns,
+                    })
             })
         });
         appends.chain([Kernel::Advance]).chain(decodes)
+    }
+
+    /// Bytes of shared memory a block asks for at the launch: for decode four warps' rings of three tiles, of 32
+    /// tokens or, with long vectors, of 16.
+    pub(crate) fn dynamic_shared_bytes(self) -> u32 {
+        match self {
+            Kernel::Decode {
+                dtype, head_dim, ..
+            } => {
+                let tokens = if head_dim <= 128 { 32 } else { 16 };
+                4 * 3 * tokens * head_dim * dtype.size() as u32
+            }
+            Kernel::Append { .. } | Kernel::Advance => 0,
+        }
     }
 }
 
@@ -132,8 +181,8 @@ impl fmt::Display for Kernel {
             Kernel::Decode {
                 dtype,
                 head_dim,
-                max_group,
-            } => write!(f, "kv_decode_{dtype}_d{head_dim}_g{max_group}"),
+                columns,
+            } => write!(f, "kv_decode_{dtype}_d{head_dim}_n{columns}"),
         }
     }
 }
@@ -156,24 +205,45 @@ mod tests {
     }
 
     #[test]
-    fn decode_takes_the_smallest_kernel_that_holds_the_group() {
-        for (group_size, expected) in [(1, 4), (4, 4), (5, 8), (8, 8), (9, 16), (16, 16)] {
-            let plan = Plan::decode(24, Dtype::F16, 64, group_size);
+    fn query_rows_are_shared_out_over_as_few_blocks_as_can_be() {
+        for (rows, head_dim, columns, row_groups) in [
+            (1, 64, 8, 1),
+            (8, 128, 8, 1),
+            (9, 128, 16, 1),
+            (16, 64, 16, 1),
+            (17, 64, 16, 2),
+            (64, 112, 16, 4),
+            (9, 192, 8, 2),
+            (64, 256, 8, 8),
+        ] {
             assert_eq!(
-                plan.to_string(),
-                format!("kv_decode_f16_d64_g{expected}: 24 blocks of 128 threads")
+                Units::new(6, rows, head_dim),
+                Units {
+                    columns,
+                    row_groups,
+                    count: 6 * row_groups
+                },
+                "{rows} {head_dim}"
             );
         }
+        let plan = Plan::decode(Units::new(24, 5, 64), Dtype::F16, 64, 3);
+        assert_eq!(
+            plan.to_string(),
+            "kv_decode_f16_d64_n8: 72 blocks of 128 threads and 49152 bytes"
+        );
     }
 
     #[test]
-    fn every_plan_is_of_a_kernel_there_is() {
+    fn every_plan_is_of_a_kernel_there_is_and_fits_every_device() {
         let all: Vec<_> = Kernel::all().collect();
         for &dtype in Dtype::ALL {
             for &head_dim in crate::shape::HEAD_DIMS {
                 assert!(all.contains(&Plan::append(1, dtype, head_dim).kernel));
-                for group_size in 1..=MAX_GROUP_SIZE {
-                    assert!(all.contains(&Plan::decode(1, dtype, head_dim, group_size).kernel));
+                for rows in 1..=512 {
+                    let plan = Plan::decode(Units::new(1, rows, head_dim), dtype, head_dim, 1);
+                    assert!(all.contains(&plan.kernel));
+                    // 99 KiB, the least that a block may have on compute capability 8.0 and up.
+                    assert!(plan.shared_bytes <= 99 << 10);
                 }
             }
         }

@@ -12,7 +12,10 @@ pub const MAX_SEQ_LEN: usize = abi::KV_MAX_SEQ_LEN as usize;
 pub const MAX_GROUP_SIZE: usize = abi::KV_MAX_GROUP_SIZE as usize;
 
 /// Head dimensions the kernels are built for.
-pub const HEAD_DIMS: &[usize] = &[64, 128];
+pub const HEAD_DIMS: &[usize] = &[64, 80, 96, 112, 128, 192, 256];
+
+/// Most query tokens a sequence in one step of attention.
+pub const MAX_QUERY_TOKENS: usize = abi::KV_MAX_QUERY_TOKENS as usize;
 
 /// Largest count the kernels hold in an `i32`: sequences, heads, rows of new tokens, thread blocks.
 pub const MAX_INDEX: usize = i32::MAX as usize;
@@ -200,7 +203,7 @@ mod tests {
         };
         assert_eq!(
             shape.check(Dtype::Bf16).unwrap_err().to_string(),
-            "head_dim is 100: the kernels for bf16 are built for [64, 128]"
+            "head_dim is 100: the kernels for bf16 are built for [64, 80, 96, 112, 128, 192, 256]"
         );
     }
 
@@ -242,14 +245,14 @@ mod tests {
     fn groups() {
         assert_eq!(SHAPE.group_size(8), Ok(1));
         assert_eq!(SHAPE.group_size(40), Ok(5));
-        assert_eq!(SHAPE.group_size(128), Ok(16));
+        assert_eq!(SHAPE.group_size(512), Ok(64));
         assert_eq!(
             SHAPE.group_size(12).unwrap_err().to_string(),
             "num_q_heads is 12: it must be a multiple of num_kv_heads, 8"
         );
         assert_eq!(
-            SHAPE.group_size(136).unwrap_err().to_string(),
-            "group size is 17 (num_q_heads 136 / num_kv_heads 8): at most 16"
+            SHAPE.group_size(520).unwrap_err().to_string(),
+            "group size is 65 (num_q_heads 520 / num_kv_heads 8): at most 64"
         );
         assert_eq!(
             SHAPE.group_size(0),

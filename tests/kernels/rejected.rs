@@ -53,7 +53,7 @@ fn shapes() {
             head_dim: 72,
             ..SHAPE
         }),
-        "head_dim is 72: the kernels for f16 are built for [64, 128]",
+        "head_dim is 72: the kernels for f16 are built for [64, 80, 96, 112, 128, 192, 256]",
     );
     refused(
         cache_of(CacheShape {
@@ -180,8 +180,8 @@ fn heads() {
         "num_q_heads is 3: it must be a multiple of num_kv_heads, 2",
     );
     refused(
-        with(34),
-        "group size is 17 (num_q_heads 34 / num_kv_heads 2): at most 16",
+        with(130),
+        "group size is 65 (num_q_heads 130 / num_kv_heads 2): at most 64",
     );
 }
 

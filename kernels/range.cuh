@@ -1,0 +1,32 @@
+// Which tokens a block attends to, found from the lengths on the device: the launch knows capacities only.
+#pragma once
+
+#include "step.cuh"
+
+struct Range {
+    int begin, end;              // the block's own tokens in the cache
+    int resident;                // tokens of the sequence that are in the cache: nothing is read from here on
+    int first_query;             // position of the sequence's first query; the others follow it
+    int plain_begin, plain_end;  // tokens that every query sees, uncapped and unbiased
+    int splits;                  // blocks that have something to attend to; the last one also takes new tokens
+};
+
+// `round`: tokens that a block's warps take at a time.
+__device__ __forceinline__ Range rangeOfBlock(const KvDecodeParams& p, const SequenceStep& s, int split, int round) {
+    const int visible = s.cached + s.added;
+    const bool windowed = p.sliding_window > 0;
+    Range r;
+    r.resident = p.k_new.data != nullptr ? s.cached : visible;
+    r.first_query = visible - p.query_tokens;
+    // The first query sees furthest to the left, the last to the right.
+    const int begin = windowed ? max(r.first_query + 1 - p.sliding_window, 0) : 0;
+    r.plain_begin = windowed ? max(visible - p.sliding_window, 0) : 0;
+    r.plain_end = p.soft_cap != 0.0f || p.alibi_slopes != nullptr ? 0 : min(r.first_query + 1, r.resident);
+    // Whole rounds a split, as evenly as that allows.
+    const int rounds = (r.resident - begin + round - 1) / round;
+    const int rounds_of_split = (rounds + p.num_splits - 1) / p.num_splits;
+    r.splits = rounds_of_split == 0 ? 1 : (rounds + rounds_of_split - 1) / rounds_of_split;
+    r.begin = begin + split * rounds_of_split * round;
+    r.end = min(r.begin + rounds_of_split * round, r.resident);
+    return r;
+}
