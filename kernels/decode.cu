@@ -261,7 +261,7 @@ __device__ __forceinline__ void decode(const KvDecodeParams& p) {
 
 // Kernels by element type, head dimension and query rows of a block; src/plan.rs has the same table.
 #define KV_DECODE(name, type, head_dim, columns)                                                     \
-    extern "C" __global__ void __launch_bounds__(KV_DECODE_THREADS, 2)                               \
+    extern "C" __global__ void __launch_bounds__(KV_DECODE_THREADS, 3)                               \
         kv_decode_##name##_d##head_dim##_n##columns(const __grid_constant__ KvDecodeParams params) { \
         decode<type, head_dim, columns / 8>(params);                                                 \
     }
