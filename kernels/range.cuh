@@ -22,11 +22,11 @@ __device__ __forceinline__ Range rangeOfBlock(const KvDecodeParams& p, const Seq
     const int begin = windowed ? max(r.first_query + 1 - p.sliding_window, 0) : 0;
     r.plain_begin = windowed ? max(visible - p.sliding_window, 0) : 0;
     r.plain_end = p.soft_cap != 0.0f || p.alibi_slopes != nullptr ? 0 : min(r.first_query + 1, r.resident);
-    // Whole rounds a split, as evenly as that allows.
+    // Whole rounds a split, shared out evenly: the first splits take one more.
     const int rounds = (r.resident - begin + round - 1) / round;
-    const int rounds_of_split = (rounds + p.num_splits - 1) / p.num_splits;
-    r.splits = rounds_of_split == 0 ? 1 : (rounds + rounds_of_split - 1) / rounds_of_split;
-    r.begin = begin + split * rounds_of_split * round;
-    r.end = min(r.begin + rounds_of_split * round, r.resident);
+    r.splits = max(min(rounds, p.num_splits), 1);
+    const int each = rounds / r.splits, more = rounds % r.splits;
+    r.begin = begin + (split * each + min(split, more)) * round;
+    r.end = min(r.begin + (each + (split < more ? 1 : 0)) * round, r.resident);
     return r;
 }

@@ -41,11 +41,11 @@ impl Kernels {
 /// An append to be launched.
 #[must_use = "nothing is appended until it is launched"]
 pub struct Append<'a, T> {
-    kernels: &'a Kernels,
-    k: Tokens<'a, T>,
-    v: Tokens<'a, T>,
-    cache: CacheMut<'a, T>,
-    step: Step<'a>,
+    pub(crate) kernels: &'a Kernels,
+    pub(crate) k: Tokens<'a, T>,
+    pub(crate) v: Tokens<'a, T>,
+    pub(crate) cache: CacheMut<'a, T>,
+    pub(crate) step: Step<'a>,
 }
 
 impl<T: Element> Append<'_, T> {

@@ -1,19 +1,22 @@
-//! decode: attention of one token a sequence over its cached tokens.
+//! decode: attention of a sequence's newest tokens over its cache, with the step's new tokens appended in the same
+//! launch where asked.
 
-use std::f32::consts::LOG2_E;
-
-use cudarc::driver::{CudaStream, DevicePtrMut, SyncOnDrop};
+use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 
 use crate::abi;
-use crate::append::check_step;
-use crate::cache::CacheRef;
+use crate::append::{Append, check_step};
+use crate::attention::Options;
+use crate::cache::{CacheMut, CacheRef};
+use crate::decode_plan::DecodeShape;
 use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::module::Kernels;
-use crate::plan::{Plan, Units};
+use crate::plan::Plan;
+use crate::shape::{CacheShape, MAX_QUERY_TOKENS};
 use crate::slice::{read_vectors, write, write_vectors};
-use crate::step::Step;
+use crate::step::{NewTokens, Step};
 use crate::tokens::{Extent, Tokens};
+use crate::workspace::{Workspace, WorkspaceSize};
 
 impl Kernels {
     /// Attention of one query token a sequence over all the tokens the sequence holds, those of this step included:
@@ -21,9 +24,9 @@ impl Kernels {
     ///
     /// `q` is `[batch, num_q_heads, head_dim]` ([`Tokens`] of one token a sequence), `out` the same, dense. Query heads
     /// `h·G … h·G + G − 1` share KV head `h`, `G = num_q_heads / num_kv_heads` up to
-    /// [`MAX_GROUP_SIZE`](crate::MAX_GROUP_SIZE).
+    /// [`MAX_GROUP_SIZE`](crate::MAX_GROUP_SIZE). With [`query_tokens`](Decode::query_tokens) there are more of them.
     ///
-    /// A sequence that holds nothing gives zeros. What lies behind a sequence's tokens is not read.
+    /// A query that sees no token gives zeros. What lies behind a sequence's tokens is not read.
     pub fn decode<'a, T: Element>(
         &'a self,
         q: impl Into<Tokens<'a, T>>,
@@ -32,16 +35,49 @@ impl Kernels {
         step: Step<'a>,
         out: &'a mut impl DevicePtrMut<T>,
     ) -> Decode<'a, T> {
-        Decode {
-            kernels: self,
-            q: q.into(),
+        Decode::new(
+            self,
+            q.into(),
             num_q_heads,
-            cache: cache.into(),
+            Source::Cached(cache.into()),
             step,
             out,
-            softmax_scale: None,
-            lse: None,
-        }
+        )
+    }
+
+    /// What a [`Workspace`] holds for decodes of this shape split as the [plan](DecodeShape::plan) for this device has
+    /// it.
+    ///
+    /// # Errors
+    /// As [`DecodeShape::plan`].
+    pub fn workspace_size(&self, shape: &DecodeShape) -> Result<WorkspaceSize> {
+        shape.workspace(shape.plan(self.gpu())?.num_splits)
+    }
+}
+
+impl<'a, T: Element> Append<'a, T> {
+    /// Attention in the same launch: appends the step's new tokens, and attends with them to all the tokens that their
+    /// sequence holds, themselves included.
+    ///
+    /// `q` is `[batch, tokens, num_q_heads, head_dim]`, a query for each new token, `out` the same, dense; each query
+    /// sees the tokens up to its own. The step gives [each](NewTokens::Each) sequence the same number of tokens, 1 to
+    /// [`MAX_QUERY_TOKENS`]. The rest is as for [`Kernels::decode`].
+    ///
+    /// A sequence without room for its new tokens is left untouched and flagged; its queries then stand for the newest
+    /// tokens that it holds.
+    pub fn decode(
+        self,
+        q: impl Into<Tokens<'a, T>>,
+        num_q_heads: usize,
+        out: &'a mut impl DevicePtrMut<T>,
+    ) -> Decode<'a, T> {
+        let (kernels, step) = (self.kernels, self.step);
+        let source = Source::Appended {
+            k: self.k,
+            v: self.v,
+            cache: self.cache,
+        };
+        Decode::new(kernels, q.into(), num_q_heads, source, step, out)
     }
 }
 
@@ -51,24 +87,109 @@ pub struct Decode<'a, T> {
     kernels: &'a Kernels,
     q: Tokens<'a, T>,
     num_q_heads: usize,
-    cache: CacheRef<'a, T>,
+    source: Source<'a, T>,
     step: Step<'a>,
     out: &'a mut dyn DevicePtrMut<T>,
-    softmax_scale: Option<f32>,
+    options: Options<'a>,
     lse: Option<&'a mut dyn DevicePtrMut<f32>>,
+    query_tokens: Option<usize>,
+    num_splits: Option<usize>,
+    workspace: Option<&'a mut Workspace>,
+}
+
+/// Where the step's new tokens are.
+enum Source<'a, T> {
+    Cached(CacheRef<'a, T>),
+    Appended {
+        k: Tokens<'a, T>,
+        v: Tokens<'a, T>,
+        cache: CacheMut<'a, T>,
+    },
 }
 
 impl<'a, T: Element> Decode<'a, T> {
+    fn new(
+        kernels: &'a Kernels,
+        q: Tokens<'a, T>,
+        num_q_heads: usize,
+        source: Source<'a, T>,
+        step: Step<'a>,
+        out: &'a mut dyn DevicePtrMut<T>,
+    ) -> Self {
+        Decode {
+            kernels,
+            q,
+            num_q_heads,
+            source,
+            step,
+            out,
+            options: Options::default(),
+            lse: None,
+            query_tokens: None,
+            num_splits: None,
+            workspace: None,
+        }
+    }
+
     /// Factor of the scores; 1/√head_dim where none is given.
     pub fn softmax_scale(mut self, softmax_scale: f32) -> Self {
-        self.softmax_scale = Some(softmax_scale);
+        self.options.softmax_scale = Some(softmax_scale);
         self
     }
 
-    /// Also writes the natural logarithm of each query head's softmax denominator, `f32 [batch, num_q_heads]`; −∞ for
-    /// a sequence that holds nothing.
+    /// Bounds the scores: `cap · tanh(score / cap)`, above 0. Applied before ALiBi's bias.
+    pub fn logits_soft_cap(mut self, cap: f32) -> Self {
+        self.options.logits_soft_cap = Some(cap);
+        self
+    }
+
+    /// Tokens that a query sees, its own included, at least 1. Those further to the left are not read.
+    pub fn sliding_window(mut self, tokens: usize) -> Self {
+        self.options.sliding_window = Some(tokens);
+        self
+    }
+
+    /// One more logit for each query head, `f32 [num_q_heads]`, which takes probability and adds no value. It is
+    /// neither scaled nor capped, and counts in lse.
+    pub fn sinks(mut self, sinks: &'a impl DevicePtr<f32>) -> Self {
+        self.options.sinks = Some(sinks);
+        self
+    }
+
+    /// ALiBi's slope for each query head, `f32 [num_q_heads]`: what a score loses for each token between its key and
+    /// its query.
+    pub fn alibi_slopes(mut self, slopes: &'a impl DevicePtr<f32>) -> Self {
+        self.options.alibi_slopes = Some(slopes);
+        self
+    }
+
+    /// Also writes the natural logarithm of each query head's softmax denominator, `f32 [batch, query_tokens,
+    /// num_q_heads]`; −∞ for a query that sees no token.
     pub fn lse(mut self, lse: &'a mut impl DevicePtrMut<f32>) -> Self {
         self.lse = Some(lse);
+        self
+    }
+
+    /// Query tokens a sequence, 1 to [`MAX_QUERY_TOKENS`]: its newest ones, causal among themselves. `q` and `out` are
+    /// `[batch, query_tokens, num_q_heads, head_dim]`. One where nothing is said, and as many as are new where they are
+    /// appended in the same launch.
+    pub fn query_tokens(mut self, query_tokens: usize) -> Self {
+        self.query_tokens = Some(query_tokens);
+        self
+    }
+
+    /// Lets several blocks share a sequence: without, one block works through all the tokens of a KV head, which leaves
+    /// most of a GPU idle while the batch is small. As many splits as the plan for this GPU wants and the workspace has
+    /// room for.
+    pub fn workspace(mut self, workspace: &'a mut Workspace) -> Self {
+        self.workspace = Some(workspace);
+        self
+    }
+
+    /// Splits each sequence in exactly so many, instead of as the plan would: its result then has the same bits in
+    /// whatever batch it is. More than one need a [workspace](Self::workspace).
+    pub fn num_splits(mut self, num_splits: usize) -> Self {
+        self.num_splits = Some(num_splits);
         self
     }
 
@@ -77,18 +198,68 @@ impl<'a, T: Element> Decode<'a, T> {
     /// # Errors
     /// Those of [`launch`](Self::launch) that concern shapes.
     pub fn plan(&self) -> Result<Plan> {
-        let shape = self.cache.shape();
-        check_step(&self.step, shape)?;
-        let units = self.units()?;
-        Ok(Plan::decode(units, T::DTYPE, shape.head_dim, 1))
+        check_step(&self.step, self.cache_shape())?;
+        let shape = self.shape()?;
+        let room = self.workspace.as_ref().map(|workspace| workspace.size());
+        let room = room.unwrap_or_default();
+        match self.num_splits {
+            None => shape.plan_within(self.kernels.gpu(), shape.splits_within(room)?),
+            Some(num_splits) => {
+                let plan = shape.plan_with(num_splits)?;
+                let needed = shape.workspace(plan.num_splits)?;
+                if !room.holds(needed) {
+                    return Err(Error::Workspace {
+                        num_splits,
+                        partials: room.partials,
+                        arrivals: room.arrivals,
+                        partials_needed: needed.partials,
+                        arrivals_needed: needed.arrivals,
+                    });
+                }
+                Ok(plan)
+            }
+        }
     }
 
-    fn units(&self) -> Result<Units> {
-        let shape = self.cache.shape();
-        let group_size = shape.group_size(self.num_q_heads)?;
-        // The product was checked with the cache's shape.
-        let pairs = (shape.batch * shape.num_kv_heads) as u32;
-        Ok(Units::new(pairs, group_size as u32, shape.head_dim))
+    fn cache_shape(&self) -> CacheShape {
+        match &self.source {
+            Source::Cached(cache) => cache.shape(),
+            Source::Appended { cache, .. } => cache.shape(),
+        }
+    }
+
+    fn shape(&self) -> Result<DecodeShape> {
+        let cache = self.cache_shape();
+        let query_tokens = match (self.query_tokens, &self.source) {
+            (Some(query_tokens), _) => query_tokens,
+            (None, Source::Cached(_)) => 1,
+            (None, Source::Appended { .. }) => self.appended_tokens()?,
+        };
+        Ok(DecodeShape {
+            cache: CacheShape {
+                max_seq_len: self.step.max_seq_len(),
+                ..cache
+            },
+            dtype: T::DTYPE,
+            num_q_heads: self.num_q_heads,
+            query_tokens,
+            sliding_window: self.options.sliding_window,
+        })
+    }
+
+    /// New tokens of each sequence, where they are appended in this launch.
+    fn appended_tokens(&self) -> Result<usize> {
+        match self.step.new_tokens() {
+            NewTokens::Each(tokens) if tokens <= MAX_QUERY_TOKENS => Ok(tokens),
+            NewTokens::Each(tokens) => Err(Error::TooLarge {
+                argument: "new tokens appended and attended to in one launch",
+                value: tokens as u128,
+                limit: MAX_QUERY_TOKENS as u128,
+            }),
+            NewTokens::Packed { .. } => Err(Error::Packed {
+                operation: "append and decode in one launch",
+            }),
+        }
     }
 
     /// Launches it on a stream. Does not wait.
@@ -96,38 +267,38 @@ impl<'a, T: Element> Decode<'a, T> {
     /// # Errors
     /// [`Error::OtherContext`] for the stream or any slice; [`Error::Mismatch`] where the step's batch is not the
     /// cache's or its capacity is larger; [`Error::HeadsNotDivisible`], [`Error::GroupSize`];
-    /// [`Error::Length`] for q, out and lse; [`Error::Stride`] for q; [`Error::NotFinite`] for the scale;
-    /// [`Error::Misaligned`] for q, out and the cache; [`Error::Driver`] from the launch.
-    pub fn launch(self, stream: &CudaStream) -> Result<()> {
+    /// [`Error::Zero`] and [`Error::TooLarge`] for query tokens, splits, the window and new tokens;
+    /// [`Error::Packed`] for a packed step to be appended; [`Error::Workspace`] for splits without room;
+    /// [`Error::Length`] for q, k, v, out, lse, sinks and slopes; [`Error::Stride`] for q, k and v;
+    /// [`Error::NotFinite`] and [`Error::NotPositive`] for scale and cap; [`Error::Misaligned`] for q, k, v, out, the
+    /// cache and the workspace; [`Error::Driver`] from the launch.
+    pub fn launch(mut self, stream: &CudaStream) -> Result<()> {
         self.kernels.check_stream(stream)?;
         let plan = self.plan()?;
-        let row_groups = self.units()?.row_groups as i32;
-        let shape = self.cache.shape();
-        let num_q_heads = self.num_q_heads;
-        let q_strides = self.q.strides(
-            "q",
-            Extent {
-                batch: shape.batch,
-                tokens: 1,
-                heads: num_q_heads,
-                head_dim: shape.head_dim,
-            },
-        )?;
-        let softmax_scale = self
-            .softmax_scale
-            .unwrap_or_else(|| 1.0 / (shape.head_dim as f32).sqrt());
-        if !softmax_scale.is_finite() {
-            return Err(Error::NotFinite {
-                argument: "softmax_scale",
-                value: softmax_scale,
-            });
-        }
-        let heads = shape.batch * num_q_heads;
-        if self.out.len() != heads * shape.head_dim {
+        let shape = self.shape()?;
+        let row_groups = shape.units()?.row_groups;
+        let CacheShape {
+            batch,
+            num_kv_heads,
+            head_dim,
+            ..
+        } = shape.cache;
+        let (num_q_heads, query_tokens) = (self.num_q_heads, shape.query_tokens);
+        let queries = Extent {
+            batch,
+            tokens: query_tokens,
+            heads: num_q_heads,
+            head_dim,
+        };
+        let q_strides = self.q.strides("q", queries)?;
+        self.options.check(num_q_heads)?;
+        let heads = batch * query_tokens * num_q_heads;
+        let dimensions = format!("{batch}, {query_tokens}, {num_q_heads}");
+        if self.out.len() != heads * head_dim {
             return Err(Error::Length {
                 argument: "out",
-                shape: format!("[{}, {num_q_heads}, {}]", shape.batch, shape.head_dim),
-                expected: heads * shape.head_dim,
+                shape: format!("[{dimensions}, {head_dim}]"),
+                expected: heads * head_dim,
                 got: self.out.len(),
             });
         }
@@ -136,32 +307,53 @@ impl<'a, T: Element> Decode<'a, T> {
         {
             return Err(Error::Length {
                 argument: "lse",
-                shape: format!("[{}, {num_q_heads}]", shape.batch),
+                shape: format!("[{dimensions}]"),
                 expected: heads,
                 got: lse.len(),
             });
         }
+        let new = match &self.source {
+            Source::Cached(_) => None,
+            Source::Appended { k, v, .. } => {
+                let new = Extent {
+                    tokens: self.appended_tokens()?,
+                    heads: num_kv_heads,
+                    ..queries
+                };
+                Some((k.strides("k", new)?, v.strides("v", new)?))
+            }
+        };
 
         let (q, _q) = read_vectors("q", self.q.data(), stream)?;
-        let (cache, _cache) = self.cache.bind(stream)?;
+        let ((k_new, _k), (v_new, _v)) = match &self.source {
+            Source::Appended { k, v, .. } if self.appended_tokens()? > 0 => (
+                read_vectors("k", k.data(), stream)?,
+                read_vectors("v", v.data(), stream)?,
+            ),
+            _ => (none(), none()),
+        };
+        let (cache, _cache) = match &mut self.source {
+            Source::Cached(cache) => cache.bind(stream)?,
+            Source::Appended { cache, .. } => cache.bind(stream)?,
+        };
         let (step, _step) = self.step.bind(stream)?;
+        let (options, _options) = self.options.bind(head_dim, stream)?;
         let (out, _out) = write_vectors("out", self.out, stream)?;
         let (lse, _lse) = match self.lse {
             Some(lse) => write("lse", lse, stream)?,
-            None => (0, SyncOnDrop::Record(None)),
+            None => none(),
         };
-        let none = abi::KvTokens {
-            data: std::ptr::null(),
-            batch_stride: 0,
-            token_stride: 0,
-            head_stride: 0,
+        let ((partials, arrivals), _workspace) = match self.workspace {
+            Some(workspace) if plan.num_splits > 1 => workspace.bind(stream)?,
+            _ => ((0, 0), [none().1, none().1]),
         };
+        let (k_strides, v_strides) = new.unwrap_or((q_strides, q_strides));
         let params = abi::KvDecodeParams {
             step,
             cache,
             q: q_strides.abi(q),
-            k_new: none,
-            v_new: none,
+            k_new: k_strides.abi(k_new),
+            v_new: v_strides.abi(v_new),
             rope: abi::KvRope {
                 turns: std::ptr::null(),
                 cos: std::ptr::null(),
@@ -173,23 +365,29 @@ impl<'a, T: Element> Decode<'a, T> {
             },
             out: out as *mut _,
             lse: lse as *mut f32,
-            partials: std::ptr::null_mut(),
-            arrivals: std::ptr::null_mut(),
-            sinks: std::ptr::null(),
-            alibi_slopes: std::ptr::null(),
-            num_kv_heads: shape.num_kv_heads as i32,
-            group_size: (num_q_heads / shape.num_kv_heads) as i32,
-            query_tokens: 1,
-            row_groups,
-            num_splits: 1,
-            sliding_window: 0,
-            score_scale: softmax_scale * LOG2_E,
-            soft_cap: 0.0,
-            soft_cap_scale: 0.0,
+            partials: partials as *mut f32,
+            arrivals: arrivals as *mut u32,
+            sinks: options.sinks as *const f32,
+            alibi_slopes: options.alibi_slopes as *const f32,
+            num_kv_heads: num_kv_heads as i32,
+            group_size: (num_q_heads / num_kv_heads) as i32,
+            query_tokens: query_tokens as i32,
+            row_groups: row_groups as i32,
+            num_splits: plan.num_splits as i32,
+            sliding_window: options.sliding_window,
+            score_scale: options.score_scale,
+            soft_cap: options.soft_cap,
+            soft_cap_scale: options.soft_cap_scale,
         };
         // SAFETY: a decode kernel takes KvDecodeParams. Slices have the lengths that shapes and strides imply, are
-        // borrowed (out and lse mutably) and guarded; the kernel reads positions below the step's capacity only,
-        // which is at most the cache's, whatever the lengths on the device are.
+        // borrowed (those written to mutably) and guarded; the workspace has room for the plan's splits; the kernel
+        // keeps to positions below the step's capacity, which is at most the cache's, whatever the lengths on the
+        // device are.
         unsafe { self.kernels.launch(&plan, &params, stream) }
     }
+}
+
+/// The address of what is not there.
+fn none<'s>() -> (u64, SyncOnDrop<'s>) {
+    (0, SyncOnDrop::Record(None))
 }

@@ -183,6 +183,41 @@ pub enum Error {
         argument: &'static str,
     },
 
+    /// A factor is 0 or negative.
+    #[error("{argument} is {value}: it must be above 0")]
+    NotPositive {
+        /// The factor.
+        argument: &'static str,
+        /// Its value.
+        value: f32,
+    },
+
+    /// The operation needs as many new tokens of each sequence.
+    #[error(
+        "{operation}: not in a packed step, whose sequences have different numbers of new tokens"
+    )]
+    Packed {
+        /// The operation.
+        operation: &'static str,
+    },
+
+    /// The workspace has no room for what the splits of a decode leave to be merged.
+    #[error(
+        "workspace holds {partials} partials and {arrivals} arrivals: {num_splits} splits need {partials_needed} and {arrivals_needed}"
+    )]
+    Workspace {
+        /// Splits asked for.
+        num_splits: usize,
+        /// `f32` elements there are; 0 without a workspace.
+        partials: usize,
+        /// `u32` elements there are; 0 without a workspace.
+        arrivals: usize,
+        /// `f32` elements needed.
+        partials_needed: usize,
+        /// `u32` elements needed.
+        arrivals_needed: usize,
+    },
+
     /// A factor is NaN or infinite.
     #[error("{argument} is {value}: it must be finite")]
     NotFinite {

@@ -48,30 +48,37 @@
 mod abi;
 mod advance;
 mod append;
+mod attention;
 mod cache;
 mod decode;
+mod decode_plan;
 mod device;
 mod dtype;
 pub mod embedded;
 mod error;
+mod gpu;
 mod lengths;
 mod module;
 mod plan;
 pub mod reference;
 mod shape;
 mod slice;
+mod split;
 mod status;
 mod step;
 mod tokens;
+mod workspace;
 
 pub use advance::Advance;
 pub use append::Append;
 pub use cache::{CacheMut, CacheRef, KvCache};
 pub use cudarc;
 pub use decode::Decode;
+pub use decode_plan::DecodeShape;
 pub use device::open;
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
+pub use gpu::Gpu;
 pub use lengths::{Lengths, LengthsMut};
 pub use module::Kernels;
 pub use plan::{Kernel, Plan};
@@ -79,6 +86,7 @@ pub use shape::{CacheShape, HEAD_DIMS, MAX_GROUP_SIZE, MAX_INDEX, MAX_QUERY_TOKE
 pub use status::Status;
 pub use step::{NewTokens, Step};
 pub use tokens::{Strides, Tokens};
+pub use workspace::{Workspace, WorkspaceSize};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -8,8 +8,10 @@ use cudarc::driver::sys::CUfunction_attribute;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, result};
 use cudarc::nvrtc::Ptx;
 
+use crate::dtype::Dtype;
 use crate::embedded;
 use crate::error::{During, Error, Result};
+use crate::gpu::Gpu;
 use crate::plan::{Kernel, Plan};
 
 /// Oldest compute capability the kernels are built for.
@@ -52,6 +54,7 @@ pub struct Kernels {
 
 struct Loaded {
     context: Arc<CudaContext>,
+    gpu: Gpu,
     functions: HashMap<Kernel, CudaFunction>,
 }
 
@@ -86,6 +89,11 @@ impl Kernels {
     /// The context they are loaded into.
     pub fn context(&self) -> &Arc<CudaContext> {
         &self.loaded.context
+    }
+
+    /// The limits of its device, which plans are made from.
+    pub fn gpu(&self) -> &Gpu {
+        &self.loaded.gpu
     }
 
     /// Refuses a stream of another context.
@@ -158,13 +166,17 @@ impl Loaded {
         }
         let append = load(context, embedded::APPEND)?;
         let advance = load(context, embedded::ADVANCE)?;
-        let decode = load(context, embedded::DECODE)?;
+        let decode_f16 = load(context, embedded::DECODE_F16)?;
+        let decode_bf16 = load(context, embedded::DECODE_BF16)?;
         let functions = Kernel::all()
             .map(|kernel| {
                 let module = match kernel {
                     Kernel::Append { .. } => &append,
                     Kernel::Advance => &advance,
-                    Kernel::Decode { .. } => &decode,
+                    Kernel::Decode { dtype, .. } => match dtype {
+                        Dtype::F16 => &decode_f16,
+                        Dtype::Bf16 => &decode_bf16,
+                    },
                 };
                 let function = module
                     .load_function(&kernel.to_string())
@@ -183,6 +195,7 @@ impl Loaded {
             .collect::<Result<_>>()?;
         Ok(Loaded {
             context: context.clone(),
+            gpu: Gpu::of(context)?,
             functions,
         })
     }

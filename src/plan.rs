@@ -3,19 +3,23 @@
 use std::fmt;
 
 use crate::abi;
+use crate::decode_plan::{self, WIDE_HEAD_DIM};
 use crate::dtype::Dtype;
+use crate::embedded::RESOURCES;
 
 /// One kernel launch. A pure function of shapes: device memory is not looked at, so a CUDA graph that captured the
 /// launch stays right while sequences grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    kernel: Kernel,
+    pub(crate) kernel: Kernel,
     /// Thread blocks, in one dimension.
     pub blocks: u32,
     /// Threads of a block.
     pub threads: u32,
     /// Bytes of shared memory a block asks for at the launch.
     pub shared_bytes: u32,
+    /// Blocks among which the tokens of each sequence and KV head are split.
+    pub num_splits: u32,
 }
 
 impl Plan {
@@ -36,6 +40,7 @@ impl Plan {
             blocks: rows.div_ceil(rows_of_block),
             threads: abi::KV_APPEND_THREADS,
             shared_bytes: 0,
+            num_splits: 1,
         }
     }
 
@@ -46,53 +51,10 @@ impl Plan {
             blocks: batch.div_ceil(abi::KV_ADVANCE_THREADS),
             threads: abi::KV_ADVANCE_THREADS,
             shared_bytes: 0,
-        }
-    }
-
-    /// decode: a block for each split of each sequence, KV head and group of its query rows.
-    pub(crate) fn decode(units: Units, dtype: Dtype, head_dim: usize, num_splits: u32) -> Plan {
-        let kernel = Kernel::Decode {
-            dtype,
-            head_dim: head_dim as u32,
-            columns: units.columns,
-        };
-        Plan {
-            kernel,
-            blocks: units.count * num_splits,
-            threads: abi::KV_DECODE_THREADS,
-            shared_bytes: kernel.dynamic_shared_bytes(),
+            num_splits: 1,
         }
     }
 }
-
-/// How the query rows of a decode are shared out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Units {
-    /// Query rows a block serves at once.
-    pub columns: u32,
-    /// Blocks that share a KV head's query rows.
-    pub row_groups: u32,
-    /// Sequences × KV heads × row groups: as many blocks a split.
-    pub count: u32,
-}
-
-impl Units {
-    /// `pairs` sequences × KV heads, with `rows` query rows each: the fewest row groups, so that K and V are read as
-    /// seldom as can be, and no wider than needed.
-    pub(crate) fn new(pairs: u32, rows: u32, head_dim: usize) -> Units {
-        let widest = if head_dim <= WIDE_HEAD_DIM { 16 } else { 8 };
-        let columns = if rows <= 8 { 8 } else { widest };
-        let row_groups = rows.div_ceil(columns);
-        Units {
-            columns,
-            row_groups,
-            count: pairs * row_groups,
-        }
-    }
-}
-
-/// Largest head dimension with kernels for 16 query rows: beyond, their accumulators do not fit the registers.
-const WIDE_HEAD_DIM: usize = 128;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,10 +63,14 @@ impl fmt::Display for Plan {
             blocks,
             threads,
             shared_bytes,
+            num_splits,
         } = self;
         write!(f, "{kernel}: {blocks} blocks of {threads} threads")?;
         if *shared_bytes > 0 {
             write!(f, " and {shared_bytes} bytes")?;
+        }
+        if *num_splits > 1 {
+            write!(f, ", {num_splits} splits")?;
         }
         Ok(())
     }
@@ -134,6 +100,9 @@ pub enum Kernel {
     },
 }
 
+/// What the launch bounds of every kernel of 128 threads leave to a thread.
+const MAX_REGISTERS: u32 = 168;
+
 impl Kernel {
     /// Every kernel there is.
     pub fn all() -> impl Iterator<Item = Kernel> {
@@ -158,18 +127,25 @@ impl Kernel {
         appends.chain([Kernel::Advance]).chain(decodes)
     }
 
-    /// Bytes of shared memory a block asks for at the launch: for decode four warps' rings of three tiles, of 32
-    /// tokens or, with long vectors, of 16.
+    /// Bytes of shared memory a block asks for at the launch.
     pub(crate) fn dynamic_shared_bytes(self) -> u32 {
         match self {
             Kernel::Decode {
                 dtype, head_dim, ..
-            } => {
-                let tokens = if head_dim <= 128 { 32 } else { 16 };
-                4 * 3 * tokens * head_dim * dtype.size() as u32
-            }
+            } => decode_plan::ring_bytes(dtype, head_dim),
             Kernel::Append { .. } | Kernel::Advance => 0,
         }
+    }
+
+    /// Registers of a thread, the most on any architecture built for.
+    pub(crate) fn registers(self) -> u32 {
+        let name = self.to_string();
+        RESOURCES
+            .iter()
+            .filter(|resources| resources.kernel == name)
+            .map(|resources| resources.registers)
+            .max()
+            .unwrap_or(MAX_REGISTERS)
     }
 }
 
@@ -202,51 +178,5 @@ mod tests {
             Plan::append(33, Dtype::Bf16, 128).to_string(),
             "kv_append_b16_d128: 3 blocks of 256 threads"
         );
-    }
-
-    #[test]
-    fn query_rows_are_shared_out_over_as_few_blocks_as_can_be() {
-        for (rows, head_dim, columns, row_groups) in [
-            (1, 64, 8, 1),
-            (8, 128, 8, 1),
-            (9, 128, 16, 1),
-            (16, 64, 16, 1),
-            (17, 64, 16, 2),
-            (64, 112, 16, 4),
-            (9, 192, 8, 2),
-            (64, 256, 8, 8),
-        ] {
-            assert_eq!(
-                Units::new(6, rows, head_dim),
-                Units {
-                    columns,
-                    row_groups,
-                    count: 6 * row_groups
-                },
-                "{rows} {head_dim}"
-            );
-        }
-        let plan = Plan::decode(Units::new(24, 5, 64), Dtype::F16, 64, 3);
-        assert_eq!(
-            plan.to_string(),
-            "kv_decode_f16_d64_n8: 72 blocks of 128 threads and 49152 bytes"
-        );
-    }
-
-    #[test]
-    fn every_plan_is_of_a_kernel_there_is_and_fits_every_device() {
-        let all: Vec<_> = Kernel::all().collect();
-        for &dtype in Dtype::ALL {
-            for &head_dim in crate::shape::HEAD_DIMS {
-                assert!(all.contains(&Plan::append(1, dtype, head_dim).kernel));
-                for rows in 1..=512 {
-                    let plan = Plan::decode(Units::new(1, rows, head_dim), dtype, head_dim, 1);
-                    assert!(all.contains(&plan.kernel));
-                    // 99 KiB, the least that a block may have on compute capability 8.0 and up.
-                    assert!(plan.shared_bytes <= 99 << 10);
-                }
-            }
-        }
-        assert!(all.contains(&Plan::advance(1).kernel));
     }
 }

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use kv_kernels::CacheShape;
 
-use crate::harness::{Case, New, Order};
+use crate::case::{Case, New, Order};
 
 const SHAPE: CacheShape = CacheShape {
     batch: 4,

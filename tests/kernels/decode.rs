@@ -3,12 +3,13 @@
 use half::{bf16, f16};
 use kv_kernels::CacheShape;
 
-use crate::harness::{Case, Number, device};
+use crate::case::{Case, New};
+use crate::harness::{Number, device, download, upload};
 
 /// Tokens cached before the step's own: none, one, and around what a kernel counts in (32 tokens a tile).
 const LENGTHS: &[i32] = &[0, 1, 30, 31, 32, 54, 97, 127, 128, 129, 2049];
 const MAX_SEQ_LEN: usize = 2051;
-const GROUPS: &[usize] = &[1, 2, 3, 4, 5, 8, 9, 16];
+const GROUPS: &[usize] = &[1, 4, 5, 8, 9, 16, 17];
 
 fn table<T: Number>(head_dim: usize) {
     for &group_size in GROUPS {
@@ -42,6 +43,24 @@ fn bf16_128() {
     table::<bf16>(128);
 }
 
+/// The other head dimensions, a group each of one and of several blocks.
+#[test]
+fn every_head_dim() {
+    for &head_dim in kv_kernels::HEAD_DIMS {
+        for group_size in [7, 40] {
+            let shape = CacheShape {
+                batch: LENGTHS.len(),
+                num_kv_heads: 1,
+                max_seq_len: 300,
+                head_dim,
+            };
+            let lengths: Vec<i32> = LENGTHS.iter().map(|&length| length.min(299)).collect();
+            Case::new(shape, group_size, &lengths).check::<f16>();
+            Case::new(shape, group_size, &lengths).check::<bf16>();
+        }
+    }
+}
+
 #[test]
 fn a_sequence_alone_and_in_a_batch_give_the_same_bits() {
     let shape = CacheShape {
@@ -65,11 +84,11 @@ fn scores_far_apart_do_not_overflow() {
         head_dim: 64,
     };
     let mut case = Case::new(shape, 4, &[150, 33]);
-    case.softmax_scale = Some(8.0);
+    case.attention.softmax_scale = Some(8.0);
     case.check::<f16>();
-    case.softmax_scale = Some(-8.0);
+    case.attention.softmax_scale = Some(-8.0);
     case.check::<f16>();
-    case.softmax_scale = Some(0.0);
+    case.attention.softmax_scale = Some(0.0);
     case.check::<bf16>();
 }
 
@@ -82,7 +101,7 @@ fn without_new_tokens_it_attends_to_what_is_cached() {
         head_dim: 128,
     };
     let mut case = Case::new(shape, 2, &[0, 64, 40]);
-    case.new = crate::harness::New::Each(0);
+    case.new = New::Each(0);
     case.check::<f16>();
 }
 
@@ -101,12 +120,12 @@ fn lse_is_optional() {
     let step = lengths
         .step(kv_kernels::NewTokens::Each(0))
         .expect("a step");
-    let q = crate::harness::upload(&[f16::ONE; 64]);
-    let mut out = crate::harness::upload(&[f16::NAN; 64]);
+    let q = upload(&[f16::ONE; 64]);
+    let mut out = upload(&[f16::NAN; 64]);
     device
         .kernels
         .decode(&q, 1, &cache, step, &mut out)
         .launch(stream)
         .expect("decode");
-    assert_eq!(crate::harness::download(&out), [f16::ZERO; 64]);
+    assert_eq!(download(&out), [f16::ZERO; 64]);
 }

@@ -142,5 +142,5 @@ fn qwen_layer() {
         max_seq_len: 49,
         head_dim: 128,
     };
-    crate::harness::Case::new(shape, 5, &[23]).check::<half::bf16>();
+    crate::case::Case::new(shape, 5, &[23]).check::<half::bf16>();
 }

@@ -2,6 +2,8 @@
 //! `KV_REQUIRE_GPU=1` refuses the emulator.
 
 mod append;
+mod attention;
+mod case;
 mod decode;
 mod golden;
 mod harness;

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use kv_kernels::{CacheShape, HEAD_DIMS};
 use proptest::prelude::*;
 
-use crate::harness::{Case, New, Order};
+use crate::case::{Attention, Case, New, Order};
 
 /// New tokens for a batch: as many for each, or each its own, some more than fit.
 fn new_tokens(batch: usize) -> impl Strategy<Value = New> {
@@ -29,41 +29,82 @@ fn order() -> impl Strategy<Value = Order> {
     ]
 }
 
+fn attention() -> impl Strategy<Value = Attention> {
+    (
+        prop::option::of(-2.0f32..2.0),
+        prop::option::of(0.5f32..50.0),
+        prop::option::of(1usize..150),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(softmax_scale, logits_soft_cap, sliding_window, sinks, alibi_slopes)| Attention {
+                softmax_scale,
+                logits_soft_cap,
+                sliding_window,
+                sinks,
+                alibi_slopes,
+            },
+        )
+}
+
 fn case() -> impl Strategy<Value = Case> {
-    (1usize..5, 1usize..5, 1usize..17, 1usize..200)
-        .prop_flat_map(|(batch, num_kv_heads, group_size, max_seq_len)| {
-            (
-                Just((batch, num_kv_heads, group_size, max_seq_len)),
-                prop::sample::select(HEAD_DIMS),
-                prop::collection::vec(0..=max_seq_len as i32, batch),
-                new_tokens(batch),
-                order(),
-                prop::option::of(-2.0f32..2.0),
-                any::<u64>(),
-            )
+    let shape = (1usize..5, 1usize..4, 1usize..400)
+        .prop_flat_map(|(batch, num_kv_heads, max_seq_len)| {
+            let lens = prop::collection::vec(0..=max_seq_len as i32, batch);
+            let head_dim = prop::sample::select(HEAD_DIMS);
+            let sizes = Just((batch, num_kv_heads, max_seq_len));
+            (sizes, head_dim, lens, new_tokens(batch))
         })
         .prop_map(
-            |(
-                (batch, num_kv_heads, group_size, max_seq_len),
-                head_dim,
-                seq_lens,
-                new,
-                order,
-                softmax_scale,
-                seed,
-            )| Case {
-                shape: CacheShape {
+            |((batch, num_kv_heads, max_seq_len), head_dim, seq_lens, new)| {
+                let shape = CacheShape {
                     batch,
                     num_kv_heads,
                     max_seq_len,
                     head_dim,
-                },
+                };
+                (shape, seq_lens, new)
+            },
+        );
+    (
+        shape,
+        prop_oneof![1usize..9, 1usize..65],
+        order(),
+        attention(),
+        1usize..9,
+        prop::option::of(1usize..7),
+        any::<bool>(),
+        any::<u64>(),
+    )
+        .prop_map(
+            |(
+                (shape, seq_lens, new),
                 group_size,
-                seq_lens,
-                new,
                 order,
-                softmax_scale,
-                seed: seed >> 1,
+                attention,
+                query_tokens,
+                num_splits,
+                fused,
+                seed,
+            )| {
+                let case = Case {
+                    shape,
+                    group_size,
+                    seq_lens,
+                    new,
+                    order,
+                    attention,
+                    query_tokens,
+                    num_splits,
+                    fused: false,
+                    seed: seed >> 1,
+                };
+                if fused {
+                    case.fused(query_tokens)
+                } else {
+                    case
+                }
             },
         )
 }

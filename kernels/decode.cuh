@@ -8,6 +8,8 @@
 //
 // New tokens are no more than a tile. The block of the last split takes them straight from the step's k and v, after its
 // tiles, and writes them to the cache: no block reads what another one writes.
+#pragma once
+
 #include "attention.cuh"
 #include "cache.cuh"
 
@@ -278,6 +280,3 @@ __device__ __forceinline__ void decode(const KvDecodeParams& p) {
     KV_DECODE(name, type, 96, 16)  \
     KV_DECODE(name, type, 112, 16) \
     KV_DECODE(name, type, 128, 16)
-
-KV_DECODE_TYPE(f16, __half)
-KV_DECODE_TYPE(bf16, __nv_bfloat16)
