@@ -293,11 +293,11 @@ impl<'a, T: Element> Decode<'a, T> {
         let q_strides = self.q.strides("q", queries)?;
         self.options.check(num_q_heads)?;
         let heads = batch * query_tokens * num_q_heads;
-        let dimensions = format!("{batch}, {query_tokens}, {num_q_heads}");
+        let dimensions = || format!("{batch}, {query_tokens}, {num_q_heads}");
         if self.out.len() != heads * head_dim {
             return Err(Error::Length {
                 argument: "out",
-                shape: format!("[{dimensions}, {head_dim}]"),
+                shape: format!("[{}, {head_dim}]", dimensions()),
                 expected: heads * head_dim,
                 got: self.out.len(),
             });
@@ -307,7 +307,7 @@ impl<'a, T: Element> Decode<'a, T> {
         {
             return Err(Error::Length {
                 argument: "lse",
-                shape: format!("[{dimensions}]"),
+                shape: format!("[{}]", dimensions()),
                 expected: heads,
                 got: lse.len(),
             });

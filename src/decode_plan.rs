@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn one_sequence_keeps_an_h100_busy() {
         let plan = shape(1, 8, 8, 128).plan(&Gpu::H100).expect("a plan");
-        assert_eq!((plan.num_splits, plan.blocks), (33, 264));
+        assert_eq!((plan.num_splits, plan.blocks), (32, 256));
         let size = shape(1, 8, 8, 128).workspace(33).expect("a size");
         assert_eq!((size.partials, size.arrivals), (8 * 33 * 8 * 132, 8));
     }

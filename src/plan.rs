@@ -1,6 +1,8 @@
 //! What is launched for an operation: decided on the host, from shapes alone.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use crate::abi;
 use crate::decode_plan::{self, WIDE_HEAD_DIM};
@@ -139,14 +141,23 @@ impl Kernel {
 
     /// Registers of a thread, the most on any architecture built for.
     pub(crate) fn registers(self) -> u32 {
-        let name = self.to_string();
-        RESOURCES
-            .iter()
-            .filter(|resources| resources.kernel == name)
-            .map(|resources| resources.registers)
-            .max()
-            .unwrap_or(MAX_REGISTERS)
+        static OF_KERNEL: LazyLock<HashMap<Kernel, u32>> = LazyLock::new(|| {
+            Kernel::all()
+                .map(|kernel| (kernel, registers_of(&kernel.to_string())))
+                .collect()
+        });
+        OF_KERNEL.get(&self).copied().unwrap_or(MAX_REGISTERS)
     }
+}
+
+fn registers_of(name: &str) -> u32 {
+    let of_kernel = RESOURCES
+        .iter()
+        .filter(|resources| resources.kernel == name);
+    of_kernel
+        .map(|resources| resources.registers)
+        .max()
+        .unwrap_or(MAX_REGISTERS)
 }
 
 impl fmt::Display for Kernel {

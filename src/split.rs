@@ -17,6 +17,9 @@ pub(crate) struct Work {
 /// Most splits: the last block of a sequence to arrive merges them one after another.
 pub(crate) const MAX_SPLITS: u32 = 1024;
 
+/// Waves beyond which finer splits are not looked at: the last one's emptiness hardly counts.
+const MAX_WAVES: u32 = 16;
+
 /// What a block costs besides its rounds, in rounds: filling its pipeline and merging its warps.
 const BLOCK_COST: f64 = 1.0;
 
@@ -29,10 +32,15 @@ impl Work {
         let most = self.rounds.min(MAX_SPLITS).min(limit).max(1);
         let enough = (0.9 * f64::from(self.wave) / f64::from(self.units)).ceil() as u32;
         let fewest = enough.clamp(1, most);
-        // More splits than fill four waves only add to the merge.
-        let useful = (4 * self.wave).div_ceil(self.units).clamp(fewest, most);
-        (fewest..=useful)
-            .min_by(|&a, &b| self.cost(a).total_cmp(&self.cost(b)))
+        // In each number of waves the most splits it holds, less those that leave the longest split as long.
+        let candidates = (1..=MAX_WAVES).map(|waves| {
+            let held = (waves * self.wave / self.units).clamp(fewest, most);
+            let longest = self.rounds.div_ceil(held).max(1);
+            self.rounds.div_ceil(longest).clamp(fewest, most)
+        });
+        candidates
+            .chain([fewest])
+            .min_by(|&a, &b| self.cost(a).total_cmp(&self.cost(b)).then(a.cmp(&b)))
             .unwrap_or(fewest)
     }
 
@@ -40,13 +48,12 @@ impl Work {
     fn cost(&self, splits: u32) -> f64 {
         let blocks = u64::from(self.units) * u64::from(splits);
         let waves = blocks.div_ceil(u64::from(self.wave)) as f64;
-        let rounds = f64::from(self.rounds) / f64::from(splits);
         let merge = if splits == 1 {
             0.0
         } else {
             self.merge * f64::from(splits)
         };
-        waves * (rounds + BLOCK_COST) + merge
+        waves * (f64::from(self.rounds.div_ceil(splits)) + BLOCK_COST) + merge
     }
 }
 
@@ -66,8 +73,9 @@ mod tests {
 
     #[test]
     fn one_sequence_fills_the_device() {
-        // Batch 1, 8 KV heads, 8192 tokens of 128 a round, 2 blocks on each of 132 multiprocessors.
-        assert_eq!(work(8, 64, 264).splits(u32::MAX), 33);
+        // Batch 1, 8 KV heads, 8192 tokens of 128 a round, 2 blocks on each of 132 multiprocessors: room for 33
+        // splits, of which the longest would have 2 rounds, as with 32.
+        assert_eq!(work(8, 64, 264).splits(u32::MAX), 32);
     }
 
     #[test]
@@ -77,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_wave_and_a_bit_is_evened_out() {
-        // One split leaves the second wave nearly empty; four give 1100 blocks, 4.2 waves of a quarter each …
+        // One split leaves the second wave nearly empty.
         let splits = work(275, 512, 264).splits(u32::MAX);
         let waves = f64::from(275 * splits) / 264.0;
         assert!(waves / waves.ceil() > 0.9, "{splits}");

@@ -10,5 +10,6 @@ mod harness;
 mod lengths;
 mod properties;
 mod rejected;
+mod rejected_attention;
 mod replay;
 mod resources;
