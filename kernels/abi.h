@@ -25,6 +25,7 @@
 #define KV_APPEND_THREADS 256
 #define KV_ADVANCE_THREADS 128
 #define KV_DECODE_THREADS 128
+#define KV_MERGE_THREADS 128
 
 /* Flags of a sequence's status word. */
 #define KV_STATUS_CAPACITY 1 /* the step would have passed max_seq_len: nothing was appended to this sequence */
@@ -110,5 +111,15 @@ typedef struct KvDecodeParams {
     float soft_cap;         /* logits_soft_cap * log2(e), or 0 */
     float soft_cap_scale;   /* 2 * softmax_scale * log2(e) / logits_soft_cap */
 } KvDecodeParams;
+
+typedef struct KvMergeParams {
+    const void *outs;  /* [parts, rows, head_dim] */
+    const float *lses; /* [parts, rows] */
+    void *out;         /* [rows, head_dim] */
+    float *lse;        /* [rows], or null */
+    int64_t rows;
+    int32_t parts;
+    int32_t head_dim;
+} KvMergeParams;
 
 #endif

@@ -9,6 +9,7 @@ pub const KV_MAX_SEQ_LEN: u32 = 1073741824;
 pub const KV_APPEND_THREADS: u32 = 256;
 pub const KV_ADVANCE_THREADS: u32 = 128;
 pub const KV_DECODE_THREADS: u32 = 128;
+pub const KV_MERGE_THREADS: u32 = 128;
 pub const KV_STATUS_CAPACITY: u32 = 1;
 pub const KV_STATUS_SEQ_LEN: u32 = 2;
 pub const KV_STATUS_TOKENS: u32 = 4;
@@ -244,4 +245,34 @@ const _: () = {
         [::core::mem::offset_of!(KvDecodeParams, soft_cap) - 292usize];
     ["Offset of field: KvDecodeParams::soft_cap_scale"]
         [::core::mem::offset_of!(KvDecodeParams, soft_cap_scale) - 296usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvMergeParams {
+    #[doc = " [parts, rows, head_dim]"]
+    pub outs: *const ::core::ffi::c_void,
+    #[doc = " [parts, rows]"]
+    pub lses: *const f32,
+    #[doc = " [rows, head_dim]"]
+    pub out: *mut ::core::ffi::c_void,
+    #[doc = " [rows], or null"]
+    pub lse: *mut f32,
+    pub rows: i64,
+    pub parts: i32,
+    pub head_dim: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvMergeParams"][::core::mem::size_of::<KvMergeParams>() - 48usize];
+    ["Alignment of KvMergeParams"][::core::mem::align_of::<KvMergeParams>() - 8usize];
+    ["Offset of field: KvMergeParams::outs"][::core::mem::offset_of!(KvMergeParams, outs) - 0usize];
+    ["Offset of field: KvMergeParams::lses"][::core::mem::offset_of!(KvMergeParams, lses) - 8usize];
+    ["Offset of field: KvMergeParams::out"][::core::mem::offset_of!(KvMergeParams, out) - 16usize];
+    ["Offset of field: KvMergeParams::lse"][::core::mem::offset_of!(KvMergeParams, lse) - 24usize];
+    ["Offset of field: KvMergeParams::rows"]
+        [::core::mem::offset_of!(KvMergeParams, rows) - 32usize];
+    ["Offset of field: KvMergeParams::parts"]
+        [::core::mem::offset_of!(KvMergeParams, parts) - 40usize];
+    ["Offset of field: KvMergeParams::head_dim"]
+        [::core::mem::offset_of!(KvMergeParams, head_dim) - 44usize];
 };

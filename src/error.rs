@@ -71,6 +71,17 @@ pub enum Error {
         limit: u128,
     },
 
+    /// A count has to be a multiple of another.
+    #[error("{argument} is {value}: it must be a multiple of {of}")]
+    NotMultiple {
+        /// The count.
+        argument: &'static str,
+        /// Its value.
+        value: usize,
+        /// What it has to be a multiple of.
+        of: usize,
+    },
+
     /// No kernel was built for this head dimension.
     #[error("head_dim is {value}: the kernels for {dtype} are built for {supported:?}")]
     HeadDim {

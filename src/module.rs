@@ -166,6 +166,7 @@ impl Loaded {
         }
         let append = load(context, embedded::APPEND)?;
         let advance = load(context, embedded::ADVANCE)?;
+        let merge = load(context, embedded::MERGE)?;
         let decode_f16 = load(context, embedded::DECODE_F16)?;
         let decode_bf16 = load(context, embedded::DECODE_BF16)?;
         let functions = Kernel::all()
@@ -173,6 +174,7 @@ impl Loaded {
                 let module = match kernel {
                     Kernel::Append { .. } => &append,
                     Kernel::Advance => &advance,
+                    Kernel::Merge { .. } => &merge,
                     Kernel::Decode { dtype, .. } => match dtype {
                         Dtype::F16 => &decode_f16,
                         Dtype::Bf16 => &decode_bf16,

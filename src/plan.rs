@@ -46,6 +46,17 @@ impl Plan {
         }
     }
 
+    /// merge: a thread for each 16 bytes of the output.
+    pub(crate) fn merge(vectors: u32, dtype: Dtype) -> Plan {
+        Plan {
+            kernel: Kernel::Merge { dtype },
+            blocks: vectors.div_ceil(abi::KV_MERGE_THREADS),
+            threads: abi::KV_MERGE_THREADS,
+            shared_bytes: 0,
+            num_splits: 1,
+        }
+    }
+
     /// advance: a thread a sequence.
     pub(crate) fn advance(batch: u32) -> Plan {
         Plan {
@@ -100,6 +111,11 @@ pub enum Kernel {
         /// Query rows of a block.
         columns: u32,
     },
+    /// Attention over all tokens from attention over parts of them.
+    Merge {
+        /// Element type of the outputs.
+        dtype: Dtype,
+    },
 }
 
 /// What the launch bounds of every kernel of 128 threads leave to a thread.
@@ -126,7 +142,11 @@ impl Kernel {
                     })
             })
         });
-        appends.chain([Kernel::Advance]).chain(decodes)
+        let merges = Dtype::ALL.iter().map(|&dtype| Kernel::Merge { dtype });
+        appends
+            .chain([Kernel::Advance])
+            .chain(decodes)
+            .chain(merges)
     }
 
     /// Bytes of shared memory a block asks for at the launch.
@@ -135,7 +155,7 @@ impl Kernel {
             Kernel::Decode {
                 dtype, head_dim, ..
             } => decode_plan::ring_bytes(dtype, head_dim),
-            Kernel::Append { .. } | Kernel::Advance => 0,
+            Kernel::Append { .. } | Kernel::Advance | Kernel::Merge { .. } => 0,
         }
     }
 
@@ -170,6 +190,7 @@ impl fmt::Display for Kernel {
                 head_dim,
                 columns,
             } => write!(f, "kv_decode_{dtype}_d{head_dim}_n{columns}"),
+            Kernel::Merge { dtype } => write!(f, "kv_merge_{dtype}"),
         }
     }
 }

@@ -8,6 +8,7 @@ mod decode;
 mod golden;
 mod harness;
 mod lengths;
+mod merge;
 mod properties;
 mod rejected;
 mod rejected_attention;
