@@ -7,6 +7,7 @@ mod case;
 mod decode;
 mod golden;
 mod harness;
+mod large;
 mod lengths;
 mod merge;
 mod properties;
