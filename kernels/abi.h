@@ -26,6 +26,10 @@
 #define KV_ADVANCE_THREADS 128
 #define KV_DECODE_THREADS 128
 #define KV_MERGE_THREADS 128
+#define KV_ROPE_THREADS 128
+
+/* Most heads of a token that one thread of rope, or of append with rope, turns. */
+#define KV_ROPE_PASSES 4
 
 /* Flags of a sequence's status word. */
 #define KV_STATUS_CAPACITY 1 /* the step would have passed max_seq_len: nothing was appended to this sequence */
@@ -62,20 +66,6 @@ typedef struct KvTokens {
     int64_t head_stride;
 } KvTokens;
 
-typedef struct KvAppendParams {
-    KvStep step;
-    KvCache cache;
-    KvTokens k_new;
-    KvTokens v_new;
-    int32_t num_kv_heads;
-    int32_t rows; /* new tokens of all sequences * num_kv_heads */
-} KvAppendParams;
-
-typedef struct KvAdvanceParams {
-    KvStep step;       /* its seq_lens are those below */
-    int32_t *seq_lens; /* [batch], changed */
-} KvAdvanceParams;
-
 /* Rotary position embedding. Pair i turns by position * turns[i], or as the tables say; channels from rotary_dim on do
  * not turn. */
 typedef struct KvRope {
@@ -87,6 +77,31 @@ typedef struct KvRope {
     int32_t interleaved; /* pairs are channels 2i, 2i + 1; else i, i + rotary_dim / 2 */
     float factor;        /* on cosine and sine computed from turns */
 } KvRope;
+
+typedef struct KvAppendParams {
+    KvStep step;
+    KvCache cache;
+    KvTokens k_new;
+    KvTokens v_new;
+    KvRope rope; /* turns k_new, in the kernels that do */
+    int32_t num_kv_heads;
+    int32_t rows; /* new tokens of all sequences * num_kv_heads */
+} KvAppendParams;
+
+typedef struct KvRopeParams {
+    KvStep step;
+    KvRope rope;
+    KvTokens q; /* turned in place, as is k; either has no heads where it is not given */
+    KvTokens k;
+    int32_t num_q_heads;
+    int32_t num_kv_heads;
+    int32_t tokens; /* of all sequences */
+} KvRopeParams;
+
+typedef struct KvAdvanceParams {
+    KvStep step;       /* its seq_lens are those below */
+    int32_t *seq_lens; /* [batch], changed */
+} KvAdvanceParams;
 
 typedef struct KvDecodeParams {
     KvStep step;

@@ -23,6 +23,12 @@ __device__ __forceinline__ Turn turnOf(const KvRope& rope, int position, int pai
     return {turn.cosine * rope.factor, turn.sine * rope.factor};
 }
 
+// What x becomes of a pair (x, y), for y with the sine negative. The same operations everywhere, so that the bits of a
+// turned vector do not depend on which kernel turned it.
+__device__ __forceinline__ float turned(float x, float y, float cosine, float sine) {
+    return fmaf(x, cosine, y * sine);
+}
+
 // Turns one pair of a vector in place. `at(channel)` is where a channel lies.
 template <typename T, typename At>
 __device__ __forceinline__ void turnPair(const KvRope& rope, int position, int pair, const At& at) {
@@ -32,6 +38,6 @@ __device__ __forceinline__ void turnPair(const KvRope& rope, int position, int p
     T* const b = at(second);
     const float x = Element<T>::widen(*a), y = Element<T>::widen(*b);
     const Turn turn = turnOf(rope, position, pair);
-    *a = Element<T>::narrow(x * turn.cosine - y * turn.sine);
-    *b = Element<T>::narrow(y * turn.cosine + x * turn.sine);
+    *a = Element<T>::narrow(turned(x, y, turn.cosine, -turn.sine));
+    *b = Element<T>::narrow(turned(y, x, turn.cosine, turn.sine));
 }

@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-constexpr unsigned kAllLanes = 0xffffffffu;
+#include "warp.cuh"
 
 // What a maximum is before any score: finite, so that subtracting it from a masked score, -inf, is no NaN; far below
 // any score, so that weights against it vanish.

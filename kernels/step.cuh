@@ -44,6 +44,29 @@ __device__ __forceinline__ int sequenceOfToken(const KvStep& step, int token) {
     return low;
 }
 
+// One of all new tokens, and what the step means for its sequence.
+struct NewToken {
+    int sequence;
+    unsigned nth;  // of the sequence's new tokens
+    SequenceStep step;
+    bool owned;  // whether it is a sequence's at all: a packed buffer may be longer than what it holds
+
+    // Whether the step appends it.
+    __device__ __forceinline__ bool added() const { return owned && nth < static_cast<unsigned>(step.added); }
+    __device__ __forceinline__ int position() const { return step.cached + static_cast<int>(nth); }
+};
+
+__device__ __forceinline__ NewToken newToken(const KvStep& step, int token) {
+    NewToken t = {sequenceOfToken(step, token), 0, {}, false};
+    if (t.sequence >= step.batch) return t;
+    t.owned = true;
+    t.step = sequenceStep(step, t.sequence);
+    const int first = step.cu_seqlens != nullptr ? t.step.first : t.sequence * step.new_tokens;
+    // Unsigned: a token before the sequence's first (cu_seqlens not starting at 0) is beyond those added.
+    t.nth = static_cast<unsigned>(token) - static_cast<unsigned>(first);
+    return t;
+}
+
 __device__ __forceinline__ void flag(const KvStep& step, int sequence, uint32_t status) {
     if (status != 0 && step.status != nullptr) {
         atomicOr(&step.status[sequence], status);

@@ -17,6 +17,16 @@ __device__ __forceinline__ Vec16 loadOnce(const void* address) {
     return v;
 }
 
+// Reads what the thread may write itself afterwards.
+__device__ __forceinline__ Vec16 load(const void* address) {
+    Vec16 v;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+                 : "l"(__cvta_generic_to_global(address))
+                 : "memory");
+    return v;
+}
+
 __device__ __forceinline__ void store(void* address, const Vec16& v) {
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
                  :

@@ -10,6 +10,8 @@ pub const KV_APPEND_THREADS: u32 = 256;
 pub const KV_ADVANCE_THREADS: u32 = 128;
 pub const KV_DECODE_THREADS: u32 = 128;
 pub const KV_MERGE_THREADS: u32 = 128;
+pub const KV_ROPE_THREADS: u32 = 128;
+pub const KV_ROPE_PASSES: u32 = 4;
 pub const KV_STATUS_CAPACITY: u32 = 1;
 pub const KV_STATUS_SEQ_LEN: u32 = 2;
 pub const KV_STATUS_TOKENS: u32 = 4;
@@ -84,51 +86,6 @@ const _: () = {
     ["Offset of field: KvTokens::head_stride"]
         [::core::mem::offset_of!(KvTokens, head_stride) - 24usize];
 };
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct KvAppendParams {
-    pub step: KvStep,
-    pub cache: KvCache,
-    pub k_new: KvTokens,
-    pub v_new: KvTokens,
-    pub num_kv_heads: i32,
-    #[doc = " new tokens of all sequences * num_kv_heads"]
-    pub rows: i32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of KvAppendParams"][::core::mem::size_of::<KvAppendParams>() - 152usize];
-    ["Alignment of KvAppendParams"][::core::mem::align_of::<KvAppendParams>() - 8usize];
-    ["Offset of field: KvAppendParams::step"]
-        [::core::mem::offset_of!(KvAppendParams, step) - 0usize];
-    ["Offset of field: KvAppendParams::cache"]
-        [::core::mem::offset_of!(KvAppendParams, cache) - 40usize];
-    ["Offset of field: KvAppendParams::k_new"]
-        [::core::mem::offset_of!(KvAppendParams, k_new) - 80usize];
-    ["Offset of field: KvAppendParams::v_new"]
-        [::core::mem::offset_of!(KvAppendParams, v_new) - 112usize];
-    ["Offset of field: KvAppendParams::num_kv_heads"]
-        [::core::mem::offset_of!(KvAppendParams, num_kv_heads) - 144usize];
-    ["Offset of field: KvAppendParams::rows"]
-        [::core::mem::offset_of!(KvAppendParams, rows) - 148usize];
-};
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct KvAdvanceParams {
-    #[doc = " its seq_lens are those below"]
-    pub step: KvStep,
-    #[doc = " [batch], changed"]
-    pub seq_lens: *mut i32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of KvAdvanceParams"][::core::mem::size_of::<KvAdvanceParams>() - 48usize];
-    ["Alignment of KvAdvanceParams"][::core::mem::align_of::<KvAdvanceParams>() - 8usize];
-    ["Offset of field: KvAdvanceParams::step"]
-        [::core::mem::offset_of!(KvAdvanceParams, step) - 0usize];
-    ["Offset of field: KvAdvanceParams::seq_lens"]
-        [::core::mem::offset_of!(KvAdvanceParams, seq_lens) - 40usize];
-};
 #[doc = " Rotary position embedding. Pair i turns by position * turns[i], or as the tables say; channels from rotary_dim on do\n not turn."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -160,6 +117,83 @@ const _: () = {
     ["Offset of field: KvRope::interleaved"]
         [::core::mem::offset_of!(KvRope, interleaved) - 32usize];
     ["Offset of field: KvRope::factor"][::core::mem::offset_of!(KvRope, factor) - 36usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvAppendParams {
+    pub step: KvStep,
+    pub cache: KvCache,
+    pub k_new: KvTokens,
+    pub v_new: KvTokens,
+    #[doc = " turns k_new, in the kernels that do"]
+    pub rope: KvRope,
+    pub num_kv_heads: i32,
+    #[doc = " new tokens of all sequences * num_kv_heads"]
+    pub rows: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvAppendParams"][::core::mem::size_of::<KvAppendParams>() - 192usize];
+    ["Alignment of KvAppendParams"][::core::mem::align_of::<KvAppendParams>() - 8usize];
+    ["Offset of field: KvAppendParams::step"]
+        [::core::mem::offset_of!(KvAppendParams, step) - 0usize];
+    ["Offset of field: KvAppendParams::cache"]
+        [::core::mem::offset_of!(KvAppendParams, cache) - 40usize];
+    ["Offset of field: KvAppendParams::k_new"]
+        [::core::mem::offset_of!(KvAppendParams, k_new) - 80usize];
+    ["Offset of field: KvAppendParams::v_new"]
+        [::core::mem::offset_of!(KvAppendParams, v_new) - 112usize];
+    ["Offset of field: KvAppendParams::rope"]
+        [::core::mem::offset_of!(KvAppendParams, rope) - 144usize];
+    ["Offset of field: KvAppendParams::num_kv_heads"]
+        [::core::mem::offset_of!(KvAppendParams, num_kv_heads) - 184usize];
+    ["Offset of field: KvAppendParams::rows"]
+        [::core::mem::offset_of!(KvAppendParams, rows) - 188usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvRopeParams {
+    pub step: KvStep,
+    pub rope: KvRope,
+    #[doc = " turned in place, as is k; either has no heads where it is not given"]
+    pub q: KvTokens,
+    pub k: KvTokens,
+    pub num_q_heads: i32,
+    pub num_kv_heads: i32,
+    #[doc = " of all sequences"]
+    pub tokens: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvRopeParams"][::core::mem::size_of::<KvRopeParams>() - 160usize];
+    ["Alignment of KvRopeParams"][::core::mem::align_of::<KvRopeParams>() - 8usize];
+    ["Offset of field: KvRopeParams::step"][::core::mem::offset_of!(KvRopeParams, step) - 0usize];
+    ["Offset of field: KvRopeParams::rope"][::core::mem::offset_of!(KvRopeParams, rope) - 40usize];
+    ["Offset of field: KvRopeParams::q"][::core::mem::offset_of!(KvRopeParams, q) - 80usize];
+    ["Offset of field: KvRopeParams::k"][::core::mem::offset_of!(KvRopeParams, k) - 112usize];
+    ["Offset of field: KvRopeParams::num_q_heads"]
+        [::core::mem::offset_of!(KvRopeParams, num_q_heads) - 144usize];
+    ["Offset of field: KvRopeParams::num_kv_heads"]
+        [::core::mem::offset_of!(KvRopeParams, num_kv_heads) - 148usize];
+    ["Offset of field: KvRopeParams::tokens"]
+        [::core::mem::offset_of!(KvRopeParams, tokens) - 152usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvAdvanceParams {
+    #[doc = " its seq_lens are those below"]
+    pub step: KvStep,
+    #[doc = " [batch], changed"]
+    pub seq_lens: *mut i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvAdvanceParams"][::core::mem::size_of::<KvAdvanceParams>() - 48usize];
+    ["Alignment of KvAdvanceParams"][::core::mem::align_of::<KvAdvanceParams>() - 8usize];
+    ["Offset of field: KvAdvanceParams::step"]
+        [::core::mem::offset_of!(KvAdvanceParams, step) - 0usize];
+    ["Offset of field: KvAdvanceParams::seq_lens"]
+        [::core::mem::offset_of!(KvAdvanceParams, seq_lens) - 40usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -1,4 +1,4 @@
-//! append: a step's new K and V vectors, behind those already cached.
+//! append: a step's new K and V vectors, behind those already cached; K turned by RoPE where asked.
 
 use cudarc::driver::CudaStream;
 
@@ -8,6 +8,7 @@ use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::module::Kernels;
 use crate::plan::Plan;
+use crate::rope::{NO_ROPE, Rope};
 use crate::shape::{CacheShape, MAX_INDEX, at_most};
 use crate::slice::read_vectors;
 use crate::step::{NewTokens, Step};
@@ -34,6 +35,7 @@ impl Kernels {
             v: v.into(),
             cache: cache.into(),
             step,
+            rope: None,
         }
     }
 }
@@ -46,9 +48,16 @@ pub struct Append<'a, T> {
     pub(crate) v: Tokens<'a, T>,
     pub(crate) cache: CacheMut<'a, T>,
     pub(crate) step: Step<'a>,
+    pub(crate) rope: Option<&'a Rope<'a>>,
 }
 
-impl<T: Element> Append<'_, T> {
+impl<'a, T: Element> Append<'a, T> {
+    /// Turns each new token's K by its position on the way to the cache. `k` itself stays as it is.
+    pub fn rope(mut self, rope: &'a Rope<'a>) -> Self {
+        self.rope = Some(rope);
+        self
+    }
+
     /// What would be launched; `None` where the step has no new tokens.
     ///
     /// # Errors
@@ -57,20 +66,30 @@ impl<T: Element> Append<'_, T> {
         let shape = self.cache.shape();
         check_step(&self.step, shape)?;
         let rows = rows(&self.step, shape)?;
-        Ok((rows > 0).then(|| Plan::append(rows, T::DTYPE, shape.head_dim)))
+        if let Some(rope) = self.rope {
+            rope.check(shape.head_dim, self.step.max_seq_len())?;
+        }
+        Ok((rows > 0).then(|| match self.rope {
+            None => Plan::append(rows, T::DTYPE, shape.head_dim),
+            Some(_) => {
+                let heads = shape.num_kv_heads as u32; // a factor of rows
+                Plan::append_rope(rows / heads, heads, T::DTYPE, shape.head_dim)
+            }
+        }))
     }
 
     /// Launches it on a stream. Does not wait.
     ///
     /// # Errors
     /// [`Error::OtherContext`] for the stream or any slice; [`Error::Mismatch`] where the step's batch is not the
-    /// cache's or its capacity is larger; [`Error::TooLarge`] for more vectors than are indexed; [`Error::Length`] and
+    /// cache's or its capacity is larger, or where RoPE turns more channels than `head_dim` or has tables of fewer
+    /// positions than the step's capacity; [`Error::TooLarge`] for more vectors than are indexed; [`Error::Length`] and
     /// [`Error::Stride`] for k and v; [`Error::Misaligned`] for k, v and the cache; [`Error::Driver`] from the launch.
     pub fn launch(mut self, stream: &CudaStream) -> Result<()> {
         self.kernels.check_stream(stream)?;
         let plan = self.plan()?;
         let shape = self.cache.shape();
-        let extent = extent(&self.step, shape);
+        let extent = extent(&self.step, shape.num_kv_heads, shape.head_dim);
         let k_strides = self.k.strides("k", extent)?;
         let v_strides = self.v.strides("v", extent)?;
         let Some(plan) = plan else {
@@ -80,17 +99,19 @@ impl<T: Element> Append<'_, T> {
         let (v, _v) = read_vectors("v", self.v.data(), stream)?;
         let (cache, _cache) = self.cache.bind(stream)?;
         let (step, _step) = self.step.bind(stream)?;
+        let rope = self.rope.map(|rope| rope.bind(stream)).transpose()?;
         let params = abi::KvAppendParams {
             step,
             cache,
             k_new: k_strides.abi(k),
             v_new: v_strides.abi(v),
+            rope: rope.as_ref().map_or(NO_ROPE, |(rope, _)| *rope),
             num_kv_heads: shape.num_kv_heads as i32,
             rows: rows(&self.step, shape)? as i32,
         };
         // SAFETY: an append kernel takes KvAppendParams. Slices have the lengths that shape, strides and step imply,
         // are borrowed (the cache mutably) and guarded; the kernel keeps positions below the step's capacity, which
-        // is at most the cache's, whatever the lengths on the device are.
+        // is at most the cache's and RoPE's, whatever the lengths on the device are.
         unsafe { self.kernels.launch(&plan, &params, stream) }
     }
 }
@@ -123,15 +144,16 @@ fn rows(step: &Step<'_>, shape: CacheShape) -> Result<u32> {
     Ok(rows as u32)
 }
 
-fn extent(step: &Step<'_>, shape: CacheShape) -> Extent {
+/// The vectors of a step's new tokens.
+pub(crate) fn extent(step: &Step<'_>, heads: usize, head_dim: usize) -> Extent {
     let (batch, tokens) = match step.new_tokens() {
-        NewTokens::Each(tokens) => (shape.batch, tokens),
+        NewTokens::Each(tokens) => (step.batch(), tokens),
         NewTokens::Packed { total, .. } => (1, total),
     };
     Extent {
         batch,
         tokens,
-        heads: shape.num_kv_heads,
-        head_dim: shape.head_dim,
+        heads,
+        head_dim,
     }
 }

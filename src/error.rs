@@ -229,6 +229,13 @@ pub enum Error {
         arrivals_needed: usize,
     },
 
+    /// Pairs of channels cannot be made of so many.
+    #[error("rotary_dim is {value}: it must be even and at least 2")]
+    RotaryDim {
+        /// The channels to turn.
+        value: usize,
+    },
+
     /// A factor is NaN or infinite.
     #[error("{argument} is {value}: it must be finite")]
     NotFinite {

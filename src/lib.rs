@@ -48,6 +48,7 @@
 mod abi;
 mod advance;
 mod append;
+mod apply_rope;
 mod attention;
 mod cache;
 mod decode;
@@ -62,6 +63,8 @@ mod merge;
 mod module;
 mod plan;
 pub mod reference;
+mod rope;
+mod rope_plan;
 mod shape;
 mod slice;
 mod split;
@@ -72,6 +75,7 @@ mod workspace;
 
 pub use advance::Advance;
 pub use append::Append;
+pub use apply_rope::ApplyRope;
 pub use cache::{CacheMut, CacheRef, KvCache};
 pub use cudarc;
 pub use decode::Decode;
@@ -84,10 +88,12 @@ pub use lengths::{Lengths, LengthsMut};
 pub use merge::{Merge, Partials};
 pub use module::Kernels;
 pub use plan::{Kernel, Plan};
+pub use reference::{Llama3Scaling, PairStyle, RopeFrequencies, YarnScaling};
+pub use rope::Rope;
 pub use shape::{CacheShape, HEAD_DIMS, MAX_GROUP_SIZE, MAX_INDEX, MAX_QUERY_TOKENS, MAX_SEQ_LEN};
 pub use status::Status;
 pub use step::{NewTokens, Step};
-pub use tokens::{Strides, Tokens};
+pub use tokens::{Strides, Tokens, TokensMut};
 pub use workspace::{Workspace, WorkspaceSize};
 
 #[cfg(doctest)]

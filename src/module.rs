@@ -169,16 +169,18 @@ impl Loaded {
         let merge = load(context, embedded::MERGE)?;
         let decode_f16 = load(context, embedded::DECODE_F16)?;
         let decode_bf16 = load(context, embedded::DECODE_BF16)?;
+        let rope = load(context, embedded::ROPE)?;
         let functions = Kernel::all()
             .map(|kernel| {
                 let module = match kernel {
-                    Kernel::Append { .. } => &append,
+                    Kernel::Append { .. } | Kernel::AppendRope { .. } => &append,
                     Kernel::Advance => &advance,
                     Kernel::Merge { .. } => &merge,
                     Kernel::Decode { dtype, .. } => match dtype {
                         Dtype::F16 => &decode_f16,
                         Dtype::Bf16 => &decode_bf16,
                     },
+                    Kernel::Rope { .. } => &rope,
                 };
                 let function = module
                     .load_function(&kernel.to_string())

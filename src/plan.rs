@@ -100,8 +100,22 @@ pub enum Kernel {
         /// Elements of a vector.
         head_dim: u32,
     },
+    /// Copies new vectors into the cache, those of K turned by RoPE.
+    AppendRope {
+        /// Element type of K and V.
+        dtype: Dtype,
+        /// Elements of a vector.
+        head_dim: u32,
+    },
     /// Adds new tokens to lengths.
     Advance,
+    /// Turns vectors of q and k by RoPE.
+    Rope {
+        /// Element type of the vectors.
+        dtype: Dtype,
+        /// Elements of a vector.
+        head_dim: u32,
+    },
     /// Attention of one token a sequence.
     Decode {
         /// Element type of q, K, V and the output.
@@ -143,10 +157,19 @@ impl Kernel {
             })
         });
         let merges = Dtype::ALL.iter().map(|&dtype| Kernel::Merge { dtype });
+        let ropes = Dtype::ALL.iter().flat_map(move |&dtype| {
+            head_dims().flat_map(move |head_dim| {
+                [
+                    Kernel::Rope { dtype, head_dim },
+                    Kernel::AppendRope { dtype, head_dim },
+                ]
+            })
+        });
         appends
             .chain([Kernel::Advance])
             .chain(decodes)
             .chain(merges)
+            .chain(ropes)
     }
 
     /// Bytes of shared memory a block asks for at the launch.
@@ -155,7 +178,11 @@ impl Kernel {
             Kernel::Decode {
                 dtype, head_dim, ..
             } => decode_plan::ring_bytes(dtype, head_dim),
-            Kernel::Append { .. } | Kernel::Advance | Kernel::Merge { .. } => 0,
+            Kernel::Append { .. }
+            | Kernel::AppendRope { .. }
+            | Kernel::Merge { .. }
+            | Kernel::Rope { .. }
+            | Kernel::Advance => 0,
         }
     }
 
@@ -184,7 +211,11 @@ impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Kernel::Append { bits, head_dim } => write!(f, "kv_append_b{bits}_d{head_dim}"),
+            Kernel::AppendRope { dtype, head_dim } => {
+                write!(f, "kv_append_rope_{dtype}_d{head_dim}")
+            }
             Kernel::Advance => f.write_str("kv_advance"),
+            Kernel::Rope { dtype, head_dim } => write!(f, "kv_rope_{dtype}_d{head_dim}"),
             Kernel::Decode {
                 dtype,
                 head_dim,

@@ -1,6 +1,6 @@
 //! Vectors of new tokens as an engine has them in memory.
 
-use cudarc::driver::DevicePtr;
+use cudarc::driver::{DevicePtr, DevicePtrMut};
 
 use crate::abi;
 use crate::dtype::Element;
@@ -86,6 +86,52 @@ impl<'a, T> Tokens<'a, T> {
     }
 }
 
+/// [`Tokens`] to be changed in place. No two vectors may share elements.
+pub struct TokensMut<'a, T> {
+    data: &'a mut dyn DevicePtrMut<T>,
+    order: Order,
+}
+
+impl<'a, T, S: DevicePtrMut<T>> From<&'a mut S> for TokensMut<'a, T> {
+    fn from(data: &'a mut S) -> Self {
+        TokensMut {
+            data,
+            order: Order::TokenMajor,
+        }
+    }
+}
+
+impl<'a, T> TokensMut<'a, T> {
+    /// As [`Tokens::head_major`].
+    pub fn head_major(data: &'a mut impl DevicePtrMut<T>) -> Self {
+        TokensMut {
+            data,
+            order: Order::HeadMajor,
+        }
+    }
+
+    /// As [`Tokens::strided`]; each stride in use is also at least what the smaller ones span.
+    pub fn strided(data: &'a mut impl DevicePtrMut<T>, strides: Strides) -> Self {
+        TokensMut {
+            data,
+            order: Order::Strided(strides),
+        }
+    }
+
+    pub(crate) fn data(&mut self) -> &mut dyn DevicePtrMut<T> {
+        self.data
+    }
+}
+
+impl<T: Element> TokensMut<'_, T> {
+    /// As [`Tokens::strides`].
+    pub(crate) fn strides(&self, argument: &'static str, extent: Extent) -> Result<Strides> {
+        let strides = self.order.strides::<T>(argument, extent, self.data.len())?;
+        check_apart(argument, strides, extent)?;
+        Ok(strides)
+    }
+}
+
 /// How many vectors there are to be.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
@@ -102,6 +148,12 @@ impl<T: Element> Tokens<'_, T> {
     /// # Errors
     /// [`Error::Length`] where the slice is not of that size, or too short for its strides; [`Error::Stride`].
     pub(crate) fn strides(&self, argument: &'static str, extent: Extent) -> Result<Strides> {
+        self.order.strides::<T>(argument, extent, self.data.len())
+    }
+}
+
+impl Order {
+    fn strides<T>(self, argument: &'static str, extent: Extent, len: usize) -> Result<Strides> {
         let Extent {
             batch,
             tokens,
@@ -112,13 +164,13 @@ impl<T: Element> Tokens<'_, T> {
             argument,
             shape,
             expected,
-            got: self.data.len(),
+            got: len,
         };
         // Products fit: the step has checked batch * tokens * heads against i32, and head_dim is one of a few.
         let dense = batch * tokens * heads * head_dim;
-        match self.order {
+        match self {
             Order::TokenMajor => {
-                if self.data.len() != dense {
+                if len != dense {
                     return Err(wrong_length(
                         format!("[{batch}, {tokens}, {heads}, {head_dim}]"),
                         dense,
@@ -131,7 +183,7 @@ impl<T: Element> Tokens<'_, T> {
                 })
             }
             Order::HeadMajor => {
-                if self.data.len() != dense {
+                if len != dense {
                     return Err(wrong_length(
                         format!("[{batch}, {heads}, {tokens}, {head_dim}]"),
                         dense,
@@ -145,7 +197,7 @@ impl<T: Element> Tokens<'_, T> {
             }
             Order::Strided(strides) => {
                 let last = check_strides::<T>(argument, strides, extent)?;
-                if last as u128 > self.data.len() as u128 {
+                if last > len as u128 {
                     return Err(wrong_length(
                         format!(
                             "[{batch}, {tokens}, {heads}, {head_dim}] of strides [{}, {}, {}, 1]",
@@ -190,6 +242,35 @@ fn check_strides<T>(argument: &'static str, strides: Strides, extent: Extent) ->
         last += value as u128 * (count as u128 - 1);
     }
     Ok(last)
+}
+
+/// Refuses strides that put vectors on top of each other.
+fn check_apart(argument: &'static str, strides: Strides, extent: Extent) -> Result<()> {
+    if extent.batch * extent.tokens * extent.heads == 0 {
+        return Ok(());
+    }
+    let mut dimensions = [
+        ("batch", strides.batch, extent.batch),
+        ("token", strides.token, extent.tokens),
+        ("head", strides.head, extent.heads),
+    ];
+    dimensions.sort_by_key(|&(_, value, _)| value);
+    let mut span = extent.head_dim as u128;
+    for (stride, value, count) in dimensions {
+        if count <= 1 {
+            continue;
+        }
+        if (value as u128) < span {
+            return Err(Error::Stride {
+                argument,
+                stride,
+                value,
+                requirement: "it must keep vectors that are written apart",
+            });
+        }
+        span += value as u128 * (count as u128 - 1);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -252,5 +333,44 @@ mod tests {
             ..EXTENT
         };
         assert_eq!(check_strides::<f16>("q", strides, none), Ok(0));
+    }
+
+    #[test]
+    fn vectors_that_are_written_do_not_overlap() {
+        let strides = Strides {
+            batch: 3 * 256,
+            token: 256,
+            head: 64,
+        };
+        assert_eq!(check_apart("q", strides, EXTENT), Ok(()));
+        let head_major = Strides {
+            token: 64,
+            head: 3 * 64,
+            ..strides
+        };
+        assert_eq!(check_apart("q", head_major, EXTENT), Ok(()));
+        for (wrong, message) in [
+            (
+                Strides { head: 0, ..strides },
+                "q head stride is 0 elements: it must keep vectors that are written apart",
+            ),
+            (
+                Strides {
+                    token: 248,
+                    ..strides
+                },
+                "q token stride is 248 elements: it must keep vectors that are written apart",
+            ),
+            (
+                Strides {
+                    batch: 760,
+                    ..strides
+                },
+                "q batch stride is 760 elements: it must keep vectors that are written apart",
+            ),
+        ] {
+            let error = check_apart("q", wrong, EXTENT).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
     }
 }
