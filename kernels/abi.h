@@ -27,6 +27,10 @@
 #define KV_DECODE_THREADS 128
 #define KV_MERGE_THREADS 128
 #define KV_ROPE_THREADS 128
+#define KV_PREFILL_THREADS 128
+
+/* Query rows (heads of query tokens) that a block of prefill takes. */
+#define KV_PREFILL_ROWS 64
 
 /* Most heads of a token that one thread of rope, or of append with rope, turns. */
 #define KV_ROPE_PASSES 4
@@ -136,5 +140,23 @@ typedef struct KvMergeParams {
     int32_t parts;
     int32_t head_dim;
 } KvMergeParams;
+
+typedef struct KvPrefillParams {
+    KvStep step;
+    KvCache cache;
+    KvTokens q;                /* a query for each new token, num_kv_heads * group_size heads */
+    void *out;                 /* [tokens, num_q_heads, head_dim] */
+    float *lse;                /* [tokens, num_q_heads], or null */
+    const float *sinks;        /* [num_q_heads], or null */
+    const float *alibi_slopes; /* [num_q_heads], or null */
+    int32_t num_kv_heads;
+    int32_t group_size;
+    int32_t tokens;         /* of all sequences */
+    int32_t row_tiles;      /* blocks of a KV head */
+    int32_t sliding_window; /* as in KvDecodeParams, to the end */
+    float score_scale;
+    float soft_cap;
+    float soft_cap_scale;
+} KvPrefillParams;
 
 #endif

@@ -236,13 +236,8 @@ struct WarpAttention {
                     for (int half = 0; half < 2; half++) {
                         float& score = scores[n][a].c[2 * half + e];
                         const int token = tile + a * 16 + half * 8 + lane / 4;
-                        if (p.soft_cap != 0.0f) {
-                            // cap · tanh(x) = cap · (1 - 2 / (exp(2x) + 1))
-                            const float power = exp2Fast(score * p.soft_cap_scale);
-                            score = p.soft_cap * (1.0f - 2.0f * reciprocalFast(power + 1.0f));
-                        } else {
-                            score *= p.score_scale;
-                        }
+                        score = p.soft_cap != 0.0f ? softCapped(score, p.soft_cap, p.soft_cap_scale)
+                                                   : score * p.score_scale;
                         score -= slope * static_cast<float>(position - token);
                         if (token > position || token < oldest || token >= end) score = minusInfinity();
                     }

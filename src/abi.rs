@@ -11,6 +11,8 @@ pub const KV_ADVANCE_THREADS: u32 = 128;
 pub const KV_DECODE_THREADS: u32 = 128;
 pub const KV_MERGE_THREADS: u32 = 128;
 pub const KV_ROPE_THREADS: u32 = 128;
+pub const KV_PREFILL_THREADS: u32 = 128;
+pub const KV_PREFILL_ROWS: u32 = 64;
 pub const KV_ROPE_PASSES: u32 = 4;
 pub const KV_STATUS_CAPACITY: u32 = 1;
 pub const KV_STATUS_SEQ_LEN: u32 = 2;
@@ -309,4 +311,65 @@ const _: () = {
         [::core::mem::offset_of!(KvMergeParams, parts) - 40usize];
     ["Offset of field: KvMergeParams::head_dim"]
         [::core::mem::offset_of!(KvMergeParams, head_dim) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvPrefillParams {
+    pub step: KvStep,
+    pub cache: KvCache,
+    #[doc = " a query for each new token, num_kv_heads * group_size heads"]
+    pub q: KvTokens,
+    #[doc = " [tokens, num_q_heads, head_dim]"]
+    pub out: *mut ::core::ffi::c_void,
+    #[doc = " [tokens, num_q_heads], or null"]
+    pub lse: *mut f32,
+    #[doc = " [num_q_heads], or null"]
+    pub sinks: *const f32,
+    #[doc = " [num_q_heads], or null"]
+    pub alibi_slopes: *const f32,
+    pub num_kv_heads: i32,
+    pub group_size: i32,
+    #[doc = " of all sequences"]
+    pub tokens: i32,
+    #[doc = " blocks of a KV head"]
+    pub row_tiles: i32,
+    #[doc = " as in KvDecodeParams, to the end"]
+    pub sliding_window: i32,
+    pub score_scale: f32,
+    pub soft_cap: f32,
+    pub soft_cap_scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvPrefillParams"][::core::mem::size_of::<KvPrefillParams>() - 176usize];
+    ["Alignment of KvPrefillParams"][::core::mem::align_of::<KvPrefillParams>() - 8usize];
+    ["Offset of field: KvPrefillParams::step"]
+        [::core::mem::offset_of!(KvPrefillParams, step) - 0usize];
+    ["Offset of field: KvPrefillParams::cache"]
+        [::core::mem::offset_of!(KvPrefillParams, cache) - 40usize];
+    ["Offset of field: KvPrefillParams::q"][::core::mem::offset_of!(KvPrefillParams, q) - 80usize];
+    ["Offset of field: KvPrefillParams::out"]
+        [::core::mem::offset_of!(KvPrefillParams, out) - 112usize];
+    ["Offset of field: KvPrefillParams::lse"]
+        [::core::mem::offset_of!(KvPrefillParams, lse) - 120usize];
+    ["Offset of field: KvPrefillParams::sinks"]
+        [::core::mem::offset_of!(KvPrefillParams, sinks) - 128usize];
+    ["Offset of field: KvPrefillParams::alibi_slopes"]
+        [::core::mem::offset_of!(KvPrefillParams, alibi_slopes) - 136usize];
+    ["Offset of field: KvPrefillParams::num_kv_heads"]
+        [::core::mem::offset_of!(KvPrefillParams, num_kv_heads) - 144usize];
+    ["Offset of field: KvPrefillParams::group_size"]
+        [::core::mem::offset_of!(KvPrefillParams, group_size) - 148usize];
+    ["Offset of field: KvPrefillParams::tokens"]
+        [::core::mem::offset_of!(KvPrefillParams, tokens) - 152usize];
+    ["Offset of field: KvPrefillParams::row_tiles"]
+        [::core::mem::offset_of!(KvPrefillParams, row_tiles) - 156usize];
+    ["Offset of field: KvPrefillParams::sliding_window"]
+        [::core::mem::offset_of!(KvPrefillParams, sliding_window) - 160usize];
+    ["Offset of field: KvPrefillParams::score_scale"]
+        [::core::mem::offset_of!(KvPrefillParams, score_scale) - 164usize];
+    ["Offset of field: KvPrefillParams::soft_cap"]
+        [::core::mem::offset_of!(KvPrefillParams, soft_cap) - 168usize];
+    ["Offset of field: KvPrefillParams::soft_cap_scale"]
+        [::core::mem::offset_of!(KvPrefillParams, soft_cap_scale) - 172usize];
 };

@@ -12,9 +12,9 @@ use kv_kernels::{
 use crate::harness::{Device, Number, bits, device, download, numbers, upload};
 
 /// Elements behind the vectors of a step, which may have none: the driver allocates no empty memory.
-const PADDING: usize = 8;
+pub const PADDING: usize = 8;
 
-fn upload_padded<T: Number>(values: &[T]) -> CudaSlice<T> {
+pub fn upload_padded<T: Number>(values: &[T]) -> CudaSlice<T> {
     upload(&[values, &[T::NAN; PADDING]].concat())
 }
 
@@ -89,7 +89,7 @@ impl Case {
         }
     }
 
-    fn map(&self) -> CacheMap {
+    pub fn map(&self) -> CacheMap {
         CacheMap::contiguous(ContiguousShape {
             batch: self.shape.batch,
             num_kv_heads: self.shape.num_kv_heads,
@@ -99,7 +99,7 @@ impl Case {
         .expect("a shape for the oracle")
     }
 
-    fn rows(&self) -> Rows<'_> {
+    pub fn rows(&self) -> Rows<'_> {
         match &self.new {
             New::Each(tokens) => Rows::Uniform {
                 batch: self.shape.batch,
@@ -110,7 +110,7 @@ impl Case {
     }
 
     /// Sequences and tokens of the vectors as they lie in memory.
-    fn extent(&self) -> (usize, usize) {
+    pub fn extent(&self) -> (usize, usize) {
         match &self.new {
             New::Each(tokens) => (self.shape.batch, *tokens),
             New::Packed(cu_seqlens) => (1, cu_seqlens[self.shape.batch] as usize),
@@ -118,7 +118,7 @@ impl Case {
     }
 
     /// K or V whose every element past a sequence's tokens is NaN.
-    fn poisoned<T: Number>(&self, seed: u64) -> Vec<T> {
+    pub fn poisoned<T: Number>(&self, seed: u64) -> Vec<T> {
         let CacheShape {
             num_kv_heads,
             max_seq_len,
@@ -137,7 +137,7 @@ impl Case {
     }
 
     /// Token-major rows in the case's own order; what lies between is NaN.
-    fn arranged<T: Number>(&self, rows: &[T]) -> Vec<T> {
+    pub fn arranged<T: Number>(&self, rows: &[T]) -> Vec<T> {
         let (heads, dim) = (self.shape.num_kv_heads, self.shape.head_dim);
         let (batch, tokens) = self.extent();
         let strides = self.strides();
@@ -160,7 +160,7 @@ impl Case {
         arranged
     }
 
-    fn strides(&self) -> Strides {
+    pub fn strides(&self) -> Strides {
         let (heads, dim) = (self.shape.num_kv_heads, self.shape.head_dim);
         let (_, tokens) = self.extent();
         match self.order {
@@ -182,7 +182,7 @@ impl Case {
         }
     }
 
-    fn tokens<'a, T: Number>(&self, view: &'a CudaView<'a, T>) -> Tokens<'a, T> {
+    pub fn tokens<'a, T: Number>(&self, view: &'a CudaView<'a, T>) -> Tokens<'a, T> {
         match self.order {
             Order::TokenMajor => view.into(),
             Order::HeadMajor => Tokens::head_major(view),

@@ -57,12 +57,15 @@ fn install() {
 pub trait Number: Element + Scalar + PartialEq + std::fmt::Debug {
     const TOLERANCE: Tolerance;
     const NAN: Self;
+    /// Distance from 1 to the next number.
+    const EPSILON: f64;
     fn of(value: f32) -> Self;
 }
 
 impl Number for f16 {
     const TOLERANCE: Tolerance = Tolerance::F16;
     const NAN: Self = f16::NAN;
+    const EPSILON: f64 = 1.0 / 1024.0;
     fn of(value: f32) -> Self {
         f16::from_f32(value)
     }
@@ -71,6 +74,7 @@ impl Number for f16 {
 impl Number for bf16 {
     const TOLERANCE: Tolerance = Tolerance::BF16;
     const NAN: Self = bf16::NAN;
+    const EPSILON: f64 = 1.0 / 128.0;
     fn of(value: f32) -> Self {
         bf16::from_f32(value)
     }

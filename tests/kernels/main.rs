@@ -15,3 +15,4 @@ mod rejected;
 mod rejected_attention;
 mod replay;
 mod resources;
+mod rope;

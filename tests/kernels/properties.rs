@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::case::{Attention, Case, New, Order};
 
 /// New tokens for a batch: as many for each, or each its own, some more than fit.
-fn new_tokens(batch: usize) -> impl Strategy<Value = New> {
+pub fn new_tokens(batch: usize) -> impl Strategy<Value = New> {
     prop_oneof![
         (0usize..6).prop_map(New::Each),
         prop::collection::vec(0i32..40, batch).prop_map(|counts| {
@@ -21,7 +21,7 @@ fn new_tokens(batch: usize) -> impl Strategy<Value = New> {
     ]
 }
 
-fn order() -> impl Strategy<Value = Order> {
+pub fn order() -> impl Strategy<Value = Order> {
     prop_oneof![
         Just(Order::TokenMajor),
         Just(Order::HeadMajor),
@@ -29,7 +29,7 @@ fn order() -> impl Strategy<Value = Order> {
     ]
 }
 
-fn attention() -> impl Strategy<Value = Attention> {
+pub fn attention() -> impl Strategy<Value = Attention> {
     (
         prop::option::of(-2.0f32..2.0),
         prop::option::of(0.5f32..50.0),

@@ -20,7 +20,7 @@ const SHAPE: CacheShape = CacheShape {
 const ROW: usize = 2 * 2 * 64;
 
 #[track_caller]
-fn refused<T: Debug>(result: Result<T>, message: &str) {
+pub fn refused<T: Debug>(result: Result<T>, message: &str) {
     match result {
         Ok(value) => panic!("not refused: {value:?}"),
         Err(error) => assert_eq!(error.to_string(), message),
