@@ -67,10 +67,11 @@ struct Block {
         __syncthreads();
         const int pairs = p.rope.rotary_dim / 2;
         if (pairs > 0) {
-            for (int i = threadIdx.x; i < min(rows(), kColumns) * pairs; i += KV_DECODE_THREADS) {
-                const int column = i / pairs;
+            const int count = min(rows(), kColumns) * pairs;
+            for (int first = 0; first < count; first += KV_DECODE_THREADS) {
+                const int i = first + threadIdx.x, column = i / pairs;
                 const int position = max(range.first_query + (firstRow() + column) / p.group_size, 0);
-                turnPair<T>(p.rope, position, i % pairs,
+                turnPair<T>(p.rope, position, i % pairs, i < count,
                             [&](int channel) { return staged + column * kQueryPitch + channel; });
             }
             __syncthreads();
@@ -102,9 +103,9 @@ struct Block {
         }
         __syncwarp();
         const int pairs = p.rope.rotary_dim / 2;
-        for (int i = lane; i < step.added * pairs; i += 32) {
-            const int token = i / pairs;
-            turnPair<T>(p.rope, step.cached + token, i % pairs, [&](int channel) {
+        for (int first = 0; first < step.added * pairs; first += 32) {
+            const int i = first + lane, token = i / pairs;
+            turnPair<T>(p.rope, step.cached + token, i % pairs, token < step.added, [&](int channel) {
                 return reinterpret_cast<T*>(chunk(keys, token, channel / kPerVector)) + channel % kPerVector;
             });
         }

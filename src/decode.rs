@@ -12,6 +12,7 @@ use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::module::Kernels;
 use crate::plan::Plan;
+use crate::rope::{NO_ROPE, Rope};
 use crate::shape::{CacheShape, MAX_QUERY_TOKENS};
 use crate::slice::{read_vectors, write, write_vectors};
 use crate::step::{NewTokens, Step};
@@ -63,6 +64,8 @@ impl<'a, T: Element> Append<'a, T> {
     /// sees the tokens up to its own. The step gives [each](NewTokens::Each) sequence the same number of tokens, 1 to
     /// [`MAX_QUERY_TOKENS`]. The rest is as for [`Kernels::decode`].
     ///
+    /// With [`rope`](Append::rope), queries are turned as well, by the same positions; `q` itself stays as it is.
+    ///
     /// A sequence without room for its new tokens is left untouched and flagged; its queries then stand for the newest
     /// tokens that it holds.
     pub fn decode(
@@ -76,6 +79,7 @@ impl<'a, T: Element> Append<'a, T> {
             k: self.k,
             v: self.v,
             cache: self.cache,
+            rope: self.rope,
         };
         Decode::new(kernels, q.into(), num_q_heads, source, step, out)
     }
@@ -104,6 +108,7 @@ enum Source<'a, T> {
         k: Tokens<'a, T>,
         v: Tokens<'a, T>,
         cache: CacheMut<'a, T>,
+        rope: Option<&'a Rope<'a>>,
     },
 }
 
@@ -200,6 +205,9 @@ impl<'a, T: Element> Decode<'a, T> {
     pub fn plan(&self) -> Result<Plan> {
         check_step(&self.step, self.cache_shape())?;
         let shape = self.shape()?;
+        if let Some(rope) = self.rope() {
+            rope.check(shape.cache.head_dim, self.step.max_seq_len())?;
+        }
         let room = self.workspace.as_ref().map(|workspace| workspace.size());
         let room = room.unwrap_or_default();
         match self.num_splits {
@@ -225,6 +233,13 @@ impl<'a, T: Element> Decode<'a, T> {
         match &self.source {
             Source::Cached(cache) => cache.shape(),
             Source::Appended { cache, .. } => cache.shape(),
+        }
+    }
+
+    fn rope(&self) -> Option<&'a Rope<'a>> {
+        match &self.source {
+            Source::Cached(_) => None,
+            Source::Appended { rope, .. } => *rope,
         }
     }
 
@@ -266,7 +281,7 @@ impl<'a, T: Element> Decode<'a, T> {
     ///
     /// # Errors
     /// [`Error::OtherContext`] for the stream or any slice; [`Error::Mismatch`] where the step's batch is not the
-    /// cache's or its capacity is larger; [`Error::HeadsNotDivisible`], [`Error::GroupSize`];
+    /// cache's or its capacity is larger, or RoPE is not for them; [`Error::HeadsNotDivisible`], [`Error::GroupSize`];
     /// [`Error::Zero`] and [`Error::TooLarge`] for query tokens, splits, the window and new tokens;
     /// [`Error::Packed`] for a packed step to be appended; [`Error::Workspace`] for splits without room;
     /// [`Error::Length`] for q, k, v, out, lse, sinks and slopes; [`Error::Stride`] for q, k and v;
@@ -332,6 +347,7 @@ impl<'a, T: Element> Decode<'a, T> {
             ),
             _ => (none(), none()),
         };
+        let rope = self.rope().map(|rope| rope.bind(stream)).transpose()?;
         let (cache, _cache) = match &mut self.source {
             Source::Cached(cache) => cache.bind(stream)?,
             Source::Appended { cache, .. } => cache.bind(stream)?,
@@ -354,15 +370,7 @@ impl<'a, T: Element> Decode<'a, T> {
             q: q_strides.abi(q),
             k_new: k_strides.abi(k_new),
             v_new: v_strides.abi(v_new),
-            rope: abi::KvRope {
-                turns: std::ptr::null(),
-                cos: std::ptr::null(),
-                sin: std::ptr::null(),
-                table_positions: 0,
-                rotary_dim: 0,
-                interleaved: 0,
-                factor: 1.0,
-            },
+            rope: rope.as_ref().map_or(NO_ROPE, |(rope, _)| *rope),
             out: out as *mut _,
             lse: lse as *mut f32,
             partials: partials as *mut f32,
