@@ -323,6 +323,5 @@ fn pipe_metric(pipe: Pipe) -> &'static str {
         Pipe::Tensor => "smsp__inst_executed_pipe_tensor.sum",
         Pipe::Lsu => "smsp__inst_executed_pipe_lsu.sum",
         Pipe::Control => "smsp__inst_executed_pipe_cbu.sum",
-        Pipe::Uniform => "smsp__inst_executed_pipe_uniform.sum",
     }
 }

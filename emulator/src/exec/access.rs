@@ -1,6 +1,7 @@
 //! From the addresses of a warp's lanes to host pointers: bounds, alignment, initialisation, order and
 //! counters, for every instruction that touches memory.
 
+use super::doubt::Found;
 use super::lanes::each;
 use super::program::Flow;
 use super::shared::byte_state;
@@ -22,8 +23,10 @@ pub struct CachedAllocation {
 /// What an access does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Reads.
+    /// Reads into registers: what nothing has written does no harm before something acts on it.
     Load,
+    /// Reads, to act on it at once.
+    Read,
     /// Writes.
     Store,
     /// Reads, as one of several threads that agree to share the place (`ld.relaxed`, `.volatile`, …).
@@ -40,7 +43,10 @@ impl Kind {
     /// Whether memory is read.
     #[inline(always)]
     pub fn reads(self) -> bool {
-        matches!(self, Kind::Load | Kind::StrongLoad | Kind::Atomic)
+        matches!(
+            self,
+            Kind::Load | Kind::Read | Kind::StrongLoad | Kind::Atomic
+        )
     }
     /// Whether memory is written without being read.
     #[inline(always)]
@@ -99,6 +105,67 @@ impl Warp {
             Some(Space::Param | Space::Reg) => self.params(mask, addresses, access),
             None => self.generic(mask, addresses, access),
         }
+    }
+
+    /// As [`Warp::pointers`] for a load of which only the bytes of `used` matter: the others may be unwritten, or
+    /// another thread's to write.
+    #[cold]
+    pub fn pointers_partly(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+        used: u32,
+    ) -> Result<Pointers, Flow> {
+        let space = |lane: usize| access.space.unwrap_or(window(addresses[lane]));
+        let mut shadowed = bits(mask).map(space);
+        if !shadowed.all(|s| matches!(s, Space::Global | Space::Const | Space::Shared)) {
+            return self.pointers(mask, addresses, access);
+        }
+        let whole = Access {
+            kind: Kind::Probe,
+            ..access
+        };
+        let pointers = self.pointers(mask, addresses, whole)?;
+        let mut first = 0;
+        while first < access.size {
+            let left = used >> first;
+            first += left.trailing_zeros().min(access.size - first);
+            let len = (used.wrapping_shr(first))
+                .trailing_ones()
+                .min(access.size - first);
+            if len != 0 {
+                let part = Access {
+                    size: len,
+                    align: 1,
+                    ..access
+                };
+                let places: [u64; 32] = each(|l| addresses[l].wrapping_add(u64::from(first)));
+                self.shadows(mask, &places, part)?;
+                self.doubts.shift(first);
+            }
+            first += len.max(1);
+        }
+        Ok(pointers)
+    }
+
+    /// What shadows say of an access that was found inside its memory.
+    fn shadows(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<(), Flow> {
+        for lane in bits(mask) {
+            match access.space.unwrap_or(window(addresses[lane])) {
+                Space::Shared => {
+                    let inside: [u64; 32] = each(|l| addresses[l] & 0xffff_ffff);
+                    self.shared_shadow(1 << lane, &inside, access)?;
+                }
+                _ => {
+                    let found = self.launch().memory.find(addresses[lane]).cloned();
+                    if let Some(allocation) = found {
+                        self.global_shadow(1 << lane, addresses, access, &allocation)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn generic(
@@ -321,7 +388,12 @@ impl Warp {
                 } else if access.kind.reads()
                     && let Some(at) = allocation.first_uninit(offset, size)
                 {
-                    return Err(self.report_uninit_global(mask, lane, at, access, allocation));
+                    if access.kind == Kind::Load {
+                        self.doubt_global(lane, at, access, allocation, offset);
+                        continue;
+                    }
+                    let text = uninit_global(at, access, allocation);
+                    return Err(self.violation(Check::UninitMemory, 1 << lane, text));
                 }
             }
         }
@@ -332,26 +404,19 @@ impl Warp {
     }
 
     #[cold]
-    fn report_uninit_global(
+    fn doubt_global(
         &mut self,
-        mask: u32,
         lane: usize,
         at: u64,
         access: Access,
         allocation: &Allocation,
-    ) -> Flow {
-        let name = allocation
-            .name
-            .as_ref()
-            .map_or(String::new(), |n| format!(" (`{n}`)"));
-        let text = format!(
-            "{} of {} bytes, of which byte {at} of the allocation of {} bytes at {:#x}{name} was never written",
-            verb(access.kind),
-            access.size,
-            allocation.size,
-            allocation.address
-        );
-        self.violation(Check::UninitMemory, mask & (1 << lane), text)
+        offset: u64,
+    ) {
+        let bytes = (0..u64::from(access.size))
+            .filter(|k| allocation.first_uninit(offset + k, 1).is_some())
+            .fold(0u32, |m, k| m | 1 << k);
+        let text = uninit_global(at, access, allocation);
+        self.doubts.find(Found::new(lane, bytes, text));
     }
 
     #[inline(always)]
@@ -371,8 +436,10 @@ impl Warp {
             // A shared address has 32 bits, so the sum cannot wrap.
             outside |= u32::from((addresses[lane] & 0xffff_ffff) + size > len) << lane;
         }
-        if outside & mask != 0 {
-            let lanes = outside & mask;
+        let lanes = bits(outside & mask)
+            .filter(|&l| !block.shared.is_reserved(addresses[l] as u32, access.size))
+            .fold(0u32, |m, l| m | 1 << l);
+        if lanes != 0 {
             let address = addresses[lanes.trailing_zeros() as usize];
             let text = format!(
                 "{} of {size} bytes at shared address {address:#x}: {} bytes past the {len} bytes the block has",
@@ -424,9 +491,18 @@ impl Warp {
                     } else {
                         Check::UninitMemory
                     };
-                    if checks.has(check) {
-                        return Err(self.report_shared_state(lane, offset, access, pending));
+                    if !checks.has(check) {
+                        continue;
                     }
+                    if !pending && access.kind == Kind::Load {
+                        let bytes = (0..size)
+                            .filter(|&k| range[k] != byte_state::INIT)
+                            .fold(0u32, |m, k| m | 1 << k);
+                        let text = uninit_shared(access, offset);
+                        self.doubts.find(Found::new(lane, bytes, text));
+                        continue;
+                    }
+                    return Err(self.report_shared_state(lane, offset, access, pending));
                 }
             }
         }
@@ -452,9 +528,7 @@ impl Warp {
             );
             self.violation(Check::AsyncCopy, 1 << lane, text)
         } else {
-            let text = format!(
-                "{verb} of {size} bytes at shared address {offset:#x}, which was never written"
-            );
+            let text = uninit_shared(access, offset);
             self.violation(Check::UninitMemory, 1 << lane, text)
         }
     }
@@ -490,7 +564,13 @@ impl Warp {
                     "{} of {size} bytes at local address {address:#x}, which the thread never wrote",
                     verb(access.kind)
                 );
-                return Err(self.violation(Check::UninitMemory, 1 << lane, text));
+                if access.kind != Kind::Load {
+                    return Err(self.violation(Check::UninitMemory, 1 << lane, text));
+                }
+                let bytes = (0..size as usize)
+                    .filter(|k| !self.local.is_written(lane, offset + k, 1))
+                    .fold(0u32, |m, k| m | 1 << k);
+                self.doubts.find(Found::new(lane, bytes, text));
             }
             out[lane] = self.local.at(lane, offset);
         }
@@ -585,9 +665,31 @@ pub fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
     })
 }
 
+fn uninit_global(at: u64, access: Access, allocation: &Allocation) -> String {
+    let name = allocation
+        .name
+        .as_ref()
+        .map_or(String::new(), |n| format!(" (`{n}`)"));
+    format!(
+        "{} of {} bytes, of which byte {at} of the allocation of {} bytes at {:#x}{name} was never written",
+        verb(access.kind),
+        access.size,
+        allocation.size,
+        allocation.address
+    )
+}
+
+fn uninit_shared(access: Access, offset: usize) -> String {
+    format!(
+        "{} of {} bytes at shared address {offset:#x}, which was never written",
+        verb(access.kind),
+        access.size
+    )
+}
+
 fn verb(kind: Kind) -> &'static str {
     match kind {
-        Kind::Load | Kind::StrongLoad => "read",
+        Kind::Load | Kind::Read | Kind::StrongLoad => "read",
         Kind::Store | Kind::StrongStore => "write",
         Kind::Atomic => "atomic",
         Kind::Probe => "copy",

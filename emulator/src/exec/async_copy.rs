@@ -100,7 +100,7 @@ impl Warp {
             space: request.from_space,
             size,
             align: request.size,
-            kind: Kind::Load,
+            kind: Kind::Read,
         };
         let from = match &request.taken {
             None => self.pointers(mask, request.from, read(size))?,

@@ -78,7 +78,7 @@ impl Resident {
         let block = Box::new(Block {
             index: [0; 3],
             linear: 0,
-            shared: SharedMemory::new(shared),
+            shared: SharedMemory::new(shared, super::special::wants_reserved(program)),
             order: super::race::BlockOrder::new(warp_count as usize),
             copies: (0..warp_count).map(|_| Default::default()).collect(),
             mbarriers: Default::default(),
@@ -195,7 +195,6 @@ impl Resident {
                 Stop::Blocked => {}
                 Stop::Exited => {
                     self.finished[at] = true;
-                    self.block.order.exit(at);
                 }
                 Stop::Barrier(arrival) => {
                     if let Err(trouble) = self.arrived(at, arrival) {

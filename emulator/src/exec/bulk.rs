@@ -82,7 +82,7 @@ impl Warp {
         (from, from_space): (u64, Option<Space>),
         size: u32,
     ) -> Result<Bulk, Flow> {
-        let from = self.range(lane, from, size, from_space, Kind::Load)?;
+        let from = self.range(lane, from, size, from_space, Kind::Read)?;
         let pointer = self.range(lane, to, size, to_space, Kind::Probe)?;
         // SAFETY: no other reference to the block is alive while a handler runs.
         let base = unsafe { self.block() }.shared.as_ptr() as usize;

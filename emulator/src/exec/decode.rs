@@ -1,6 +1,7 @@
 //! From syntax tree to flat program: registers to slots, symbols to addresses, each instruction to the
 //! handler that executes it.
 
+use super::doubt::Effects;
 use super::flow::{self, Analysis};
 use super::module::{GlobalVariable, Kernel, LoadError, ParamLayout};
 use super::ops;
@@ -169,6 +170,7 @@ pub struct Decoder<'m> {
     globals: &'m BTreeMap<String, GlobalVariable>,
     insts: Vec<Inst>,
     info: Vec<InstInfo>,
+    effects: Vec<Effects>,
     extra: Vec<u32>,
     functions: Vec<FunctionInfo>,
     names: HashMap<&'m str, u32>,
@@ -209,6 +211,7 @@ impl<'m> Decoder<'m> {
             globals,
             insts: Vec::new(),
             info: Vec::new(),
+            effects: Vec::new(),
             extra: Vec::new(),
             functions: Vec::new(),
             names: HashMap::new(),
@@ -458,6 +461,28 @@ impl<'m> Decoder<'m> {
         inst.run = super::watch::watched;
     }
 
+    /// What an instruction does to slots. Its guard is not among them.
+    fn slot_effects(&self, at: usize, instruction: &ast::Instruction) -> Effects {
+        let Some(analysis) = &self.analysis else {
+            return Effects::default();
+        };
+        let effects = &analysis.effects[at];
+        let slots = |list: &[usize]| list.iter().map(|&r| self.slots[r]).collect();
+        let opcode = instruction.opcode[0].as_str();
+        // Lanes see each other's values.
+        let across = matches!(opcode, "mma" | "wmma" | "movmatrix" | "redux");
+        Effects {
+            writes: slots(&effects.writes),
+            reads: slots(if across { &[] } else { &effects.reads }),
+            harm: if across {
+                slots(&[effects.harm.as_slice(), effects.reads.as_slice()].concat())
+            } else {
+                slots(&effects.harm)
+            },
+            choice: opcode == "selp",
+        }
+    }
+
     fn decode_body(&mut self, index: usize, function: &'m ast::Function) -> Result<(), LoadError> {
         self.function = index as u32;
         self.body = function.body.as_ref().unwrap_or(NO_BODY);
@@ -471,6 +496,8 @@ impl<'m> Decoder<'m> {
                 inst.guard_xor = if guard.negated { u32::MAX } else { 0 };
             }
             self.watch(at, &mut inst);
+            let effects = self.slot_effects(at, instruction);
+            self.effects.push(effects);
             self.insts.push(inst);
             self.info.push(InstInfo {
                 opcode: self.spelled.clone(),
@@ -487,6 +514,7 @@ impl<'m> Decoder<'m> {
             ops::control::ret(self)
         };
         self.insts.push(end);
+        self.effects.push(Effects::default());
         self.info.push(InstInfo {
             opcode: "exit".into(),
             text: "(end of the function)".into(),
@@ -514,6 +542,7 @@ impl<'m> Decoder<'m> {
             inlined,
             insts: self.insts,
             info: self.info,
+            effects: self.effects,
             extra: self.extra,
             functions: self.functions,
             file_bytes: self.next_slot,

@@ -5,7 +5,7 @@ use super::module::Kernel;
 use super::warp::Trouble;
 use crate::check::{Check, Checks, Fault, FaultKind};
 use crate::counters::{Counters, InstructionCounts};
-use crate::memory::{AddressSpace, Snapshot};
+use crate::memory::{AddressSpace, Allocation, Owner, Snapshot};
 use crate::profile::Profile;
 use rand_core::{RngCore, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -83,11 +83,18 @@ pub struct LaunchState {
     pub printed: Mutex<String>,
     /// Releases on global addresses, for the race check.
     pub places: super::race::GlobalPlaces,
+    /// Where the blocks of a cooperative launch meet.
+    workspace: Option<Arc<Allocation>>,
     /// Warp instructions left; negative once spent.
     budget: AtomicI64,
 }
 
 impl LaunchState {
+    /// Address of the grid's workspace; 0 where the blocks need not all be resident, so that they cannot meet.
+    pub fn workspace(&self) -> u64 {
+        self.workspace.as_ref().map_or(0, |w| w.address)
+    }
+
     /// Takes `instructions` off the budget. False when it is spent.
     pub fn spend(&self, instructions: u64) -> bool {
         let instructions = i64::try_from(instructions).unwrap_or(i64::MAX);
@@ -106,10 +113,18 @@ static LAUNCHES: AtomicU64 = AtomicU64::new(0);
 
 /// Runs a kernel to its end or its first fault.
 pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Environment) -> Outcome {
+    let workspace = if config.cooperative && super::special::wants_workspace(&kernel.program) {
+        begin_workspace(&env.space)
+    } else {
+        None
+    };
     let state = LaunchState {
         config: *config,
         params: params.to_vec(),
-        memory: env.memory.clone(),
+        memory: workspace
+            .as_ref()
+            .map_or_else(|| env.memory.clone(), |w| env.memory.with(w)),
+        workspace,
         space: env.space.clone(),
         profile: env.profile,
         checks: env.checks,
@@ -164,6 +179,10 @@ pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Envir
     counters.blocks = blocks;
     counters.warps = blocks * u64::from(config.block.iter().product::<u32>().div_ceil(32));
     let fault = job.fault.into_inner().unwrap_or_else(|e| e.into_inner());
+    if let Some(workspace) = &state.workspace {
+        // Nobody else can have freed what nobody else was given.
+        let _ = env.space.free(workspace.address);
+    }
     let printed = state
         .printed
         .into_inner()
@@ -173,6 +192,19 @@ pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Envir
         fault,
         printed,
     }
+}
+
+/// Bytes of a grid's workspace: its size and the barrier of its blocks, of which the toolkit's headers know.
+const WORKSPACE: [u32; 2] = [8, 0];
+
+fn begin_workspace(space: &AddressSpace) -> Option<Arc<Allocation>> {
+    let bytes: Vec<u8> = WORKSPACE.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let name = Some("workspace of the grid".into());
+    let made = space
+        .allocate(bytes.len() as u64, Owner::Device(0), name)
+        .ok()?;
+    space.write(made.address, &bytes).ok()?;
+    Some(made)
 }
 
 struct Job<'a> {

@@ -6,6 +6,7 @@ pub mod block;
 pub mod bulk;
 pub mod call;
 pub mod decode;
+pub mod doubt;
 pub mod flow;
 pub mod lanes;
 pub mod launch;

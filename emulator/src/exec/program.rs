@@ -64,7 +64,6 @@ pub enum Pipe {
     Tensor,
     Lsu,
     Control,
-    Uniform,
 }
 
 /// What is known of an instruction besides how to execute it.
@@ -119,6 +118,8 @@ pub struct Program {
     pub insts: Vec<Inst>,
     /// Parallel to `insts`.
     pub info: Vec<InstInfo>,
+    /// Parallel to `insts`.
+    pub effects: Vec<super::doubt::Effects>,
     /// Further operands.
     pub extra: Vec<u32>,
     /// Functions; the kernel is the first.

@@ -146,9 +146,6 @@ impl BlockOrder {
         self.tick += 1;
     }
 
-    /// A warp is gone: its accesses stay what they were.
-    pub fn exit(&mut self, _warp: usize) {}
-
     fn syncwarp(&mut self, warp: usize) {
         self.ordered[warp * self.warps + warp] = self.tick;
         self.tick += 1;
@@ -228,6 +225,23 @@ impl SharedRaces {
     }
 }
 
+/// The words that `size` bytes at a shared address touch, and which of their bytes.
+#[inline(always)]
+fn words_of(address: u64, size: u32) -> impl Iterator<Item = (usize, u8)> {
+    let mut at = address as u32 as usize;
+    let end = at + size as usize;
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let low = at & 3;
+        let take = (4 - low).min(end - at);
+        let word = at >> 2;
+        at += take;
+        Some((word, (((1u32 << take) - 1) << low) as u8))
+    })
+}
+
 /// The two sides of a race in shared memory.
 struct Conflict {
     lane: usize,
@@ -266,16 +280,10 @@ impl Warp {
         let own = order.known(me, me);
         let tick = order.tick;
         let mut conflict = None;
+        // All lanes are held against what was before; what they do together in one instruction is no race among
+        // them (of several that write a word, one leaves its value).
         'lanes: for lane in bits(mask) {
-            let first = addresses[lane] as u32 as usize;
-            let end = first + access.size as usize;
-            let mut at = first;
-            while at < end {
-                let word = at >> 2;
-                let low = at & 3;
-                let take = (4 - low).min(end - at);
-                let bytes = (((1u32 << take) - 1) << low) as u8;
-                at += take;
+            for (word, bytes) in words_of(addresses[lane], access.size) {
                 let cell = &mut shadow.words[word];
                 // Against the last write.
                 if cell.write_tick != 0
@@ -289,9 +297,7 @@ impl Warp {
                     } else {
                         order.known(me, warp)
                     };
-                    // Lanes of a warp that write the same word in one instruction leave one of the values.
-                    let together = warp == me && !reads;
-                    if !same_lane && !together && cell.write_tick > known {
+                    if !same_lane && cell.write_tick > known {
                         conflict = Some(Conflict {
                             lane,
                             word,
@@ -324,30 +330,17 @@ impl Warp {
                         }
                     }
                 }
-                if writes {
-                    // Parts of a word written one after another by one lane add up.
-                    let more = cell.write_tick == tick
-                        && usize::from(cell.write_warp) == me
-                        && usize::from(cell.write_lane) == lane;
-                    let kept = if more { cell.write_bytes & 0xf } else { 0 };
-                    *cell = Word {
-                        write_tick: tick,
-                        write_warp: me as u8,
-                        write_lane: lane as u8,
-                        write_bytes: kept | bytes | if strong { STRONG } else { 0 },
-                        ..Word::default()
-                    };
-                }
                 if reads {
                     let stale = cell.readers == 0
                         || bits(cell.readers).all(|warp| cell.read_tick <= order.known(me, warp));
                     let flag = if strong { STRONG } else { 0 };
+                    let bit = 1 << me;
                     if stale {
-                        cell.readers = 1 << me;
+                        cell.readers = bit;
                         cell.read_tick = tick;
                         cell.read_lane = lane as u8 | flag;
                     } else {
-                        cell.readers |= 1 << me;
+                        cell.readers |= bit;
                         let lane_of = cell.read_lane & !STRONG;
                         let keep = if usize::from(lane_of) == lane {
                             lane_of
@@ -356,6 +349,30 @@ impl Warp {
                         };
                         cell.read_lane = keep | (cell.read_lane & flag);
                     }
+                }
+            }
+        }
+        if writes && conflict.is_none() {
+            for lane in bits(mask) {
+                for (word, bytes) in words_of(addresses[lane], access.size) {
+                    let cell = &mut shadow.words[word];
+                    // Parts of a word written one after another by one lane add up, and an atomic after the
+                    // lane's own plain store does not make that one atomic.
+                    let more = cell.write_tick == tick
+                        && usize::from(cell.write_warp) == me
+                        && usize::from(cell.write_lane) == lane;
+                    let (kept, weak) = if more {
+                        (cell.write_bytes & 0xf, cell.write_bytes & STRONG == 0)
+                    } else {
+                        (0, false)
+                    };
+                    *cell = Word {
+                        write_tick: tick,
+                        write_warp: me as u8,
+                        write_lane: lane as u8,
+                        write_bytes: kept | bytes | if strong && !weak { STRONG } else { 0 },
+                        ..Word::default()
+                    };
                 }
             }
         }

@@ -62,10 +62,18 @@ pub mod byte_state {
     pub const PENDING: u8 = 2;
 }
 
+/// Bytes that the system keeps in each block's shared memory for what the toolkit's headers do there (tiles of
+/// several warps meet in them). `%reserved_smem_offset_0` and `_1` point at the halves.
+pub const RESERVED: usize = 1024;
+
 /// A block's shared memory.
 #[derive(Debug)]
 pub struct SharedMemory {
     bytes: AlignedBytes,
+    /// Bytes of the block's own, from 0.
+    len: usize,
+    /// Where the system's own bytes lie, apart from the block's; empty where the program has no use for them.
+    reserved: std::ops::Range<usize>,
     /// A state for each byte: see [`byte_state`].
     states: AlignedBytes,
     /// Race shadow.
@@ -73,24 +81,45 @@ pub struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// `len` bytes, uninitialised.
-    pub fn new(len: usize) -> SharedMemory {
+    /// `len` bytes, uninitialised, and the system's own where the program reaches for them.
+    pub fn new(len: usize, with_reserved: bool) -> SharedMemory {
+        // A gap before them, so that an overrun of the block's own bytes meets nothing.
+        let first = len.next_multiple_of(RESERVED) + RESERVED;
+        let reserved = if with_reserved {
+            first..first + RESERVED
+        } else {
+            len..len
+        };
         SharedMemory {
-            bytes: AlignedBytes::new(len),
-            states: AlignedBytes::new(len),
-            race: super::race::SharedRaces::new(len),
+            bytes: AlignedBytes::new(reserved.end),
+            len,
+            states: AlignedBytes::new(reserved.end),
+            race: super::race::SharedRaces::new(reserved.end),
+            reserved,
         }
     }
 
-    /// Size in bytes.
+    /// Size of the block's own in bytes.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.len
     }
 
     /// Whether the block has none.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len == 0
+    }
+
+    /// The system's own bytes.
+    pub fn reserved(&self) -> std::ops::Range<usize> {
+        self.reserved.clone()
+    }
+
+    /// Whether `size` bytes at `address` are the system's own.
+    #[cold]
+    pub fn is_reserved(&self, address: u32, size: u32) -> bool {
+        let first = address as usize;
+        first >= self.reserved.start && first + size as usize <= self.reserved.end
     }
 
     /// First byte.
@@ -112,6 +141,12 @@ impl SharedMemory {
         unsafe {
             std::ptr::write_bytes(self.bytes.as_ptr(), 0xa5, self.bytes.len());
             std::ptr::write_bytes(self.states.as_ptr(), byte_state::UNINIT, self.states.len());
+            // What the system keeps there counts as written by the system.
+            std::ptr::write_bytes(
+                self.states.as_ptr().add(self.reserved.start),
+                byte_state::INIT,
+                self.reserved.len(),
+            );
         }
         self.race.forget();
     }

@@ -4,6 +4,7 @@ use super::block::Block;
 use super::lanes::Lane;
 use super::launch::LaunchState;
 use super::program::Program;
+use super::shared::RESERVED;
 use super::warp::Warp;
 
 /// Special registers that never change while a block runs, and their width in bits.
@@ -51,11 +52,27 @@ pub fn width(name: &str) -> Option<u32> {
         | "%cluster_nctarank"
         | "%reserved_smem_offset_begin"
         | "%reserved_smem_offset_end"
-        | "%reserved_smem_offset_cap" => 32,
+        | "%reserved_smem_offset_cap"
+        | "%reserved_smem_offset_0"
+        | "%reserved_smem_offset_1"
+        | "%envreg1"
+        | "%envreg2" => 32,
         "%gridid" => 64,
         "%is_explicit_cluster" => 1,
         _ => return None,
     })
+}
+
+/// Whether the program reaches for the shared memory that the system keeps.
+pub fn wants_reserved(program: &Program) -> bool {
+    let reserved = |name: &str| name.starts_with("%reserved_smem_offset_");
+    program.specials.iter().any(|s| reserved(&s.name))
+}
+
+/// Whether the program asks where the grid's workspace is, in which its blocks meet.
+pub fn wants_workspace(program: &Program) -> bool {
+    let asked = |name: &str| matches!(name, "%envreg1" | "%envreg2");
+    program.specials.iter().any(|s| asked(&s.name))
 }
 
 /// Broadcasts the program's constants into a fresh register file.
@@ -127,8 +144,15 @@ fn value(name: &str, lane: u32, warp: u32, launch: &LaunchState, block: &Block) 
         "%cluster_nctarank" => config.cluster.iter().product(),
         "%is_explicit_cluster" => u32::from(config.cluster != [1, 1, 1]),
         "%gridid" => return launch.serial,
-        // The reserved shared memory of the system is outside what a kernel can reach here.
-        _ => 0,
+        "%reserved_smem_offset_begin" | "%reserved_smem_offset_0" => {
+            block.shared.reserved().start as u32
+        }
+        "%reserved_smem_offset_1" => (block.shared.reserved().start + RESERVED / 2) as u32,
+        "%reserved_smem_offset_end" => block.shared.reserved().end as u32,
+        "%reserved_smem_offset_cap" => block.shared.reserved().len() as u32,
+        "%envreg1" => (launch.workspace() >> 32) as u32,
+        "%envreg2" => launch.workspace() as u32,
+        _ => unreachable!("`width` knows no other"),
     };
     u64::from(bits)
 }

@@ -125,8 +125,10 @@ impl PartialEq for Call {
     }
 }
 
-/// Backward jumps a fragment may make while others could run, before they are let through.
+/// Jumps a fragment may make while others could run, before they are let through; half as many each time that it
+/// was in vain, down to [`LEAST_PATIENCE`].
 const PATIENCE: u32 = 2048;
+const LEAST_PATIENCE: u32 = 32;
 /// Jumps for which a fragment that was let through keeps its turn.
 const TURN: u32 = 64;
 /// Deepest chain of calls.
@@ -153,6 +155,7 @@ pub struct Warp {
     /// Place of the nearest waiting fragment: the loop looks up when it gets there.
     next_stop: u64,
     spins: u32,
+    patience: u32,
     turn: u32,
     /// Index in the block.
     pub index: u32,
@@ -174,6 +177,8 @@ pub struct Warp {
     pub clock: u64,
     /// Carry flag of each lane.
     pub carry: u32,
+    /// Values from memory that nothing had written.
+    pub doubts: super::doubt::Doubts,
 }
 
 impl Warp {
@@ -195,6 +200,7 @@ impl Warp {
             others: Vec::new(),
             next_stop: u64::MAX,
             spins: 0,
+            patience: PATIENCE,
             turn: 0,
             index,
             stop: Stop::Yield,
@@ -206,6 +212,7 @@ impl Warp {
             cached: super::access::CachedAllocation::default(),
             clock: 0,
             carry: 0,
+            doubts: super::doubt::Doubts::default(),
         }
     }
 
@@ -220,8 +227,10 @@ impl Warp {
         self.others.clear();
         self.next_stop = u64::MAX;
         self.spins = 0;
+        self.patience = PATIENCE;
         self.turn = 0;
         self.carry = 0;
+        self.doubts.clear();
         self.local.forget();
     }
 
@@ -262,6 +271,19 @@ impl Warp {
                 Stop::Blocked
             };
         }
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.doubts.is_empty() {
+                self.run_on::<false>(slice)
+            } else {
+                self.begin_doubts();
+                self.run_on::<true>(slice)
+            }
+        }
+    }
+
+    /// [`Warp::run`], following doubtful values or not.
+    unsafe fn run_on<const DOUBTING: bool>(&mut self, slice: u64) -> Stop {
         let insts = self.program().insts.as_ptr();
         let mut left = slice;
         let depth_key = |calls: usize| ((MAX_CALLS - calls) as u64) << 32;
@@ -280,9 +302,23 @@ impl Warp {
             };
             self.clock += 1;
             left -= 1;
+            let inherited = if DOUBTING {
+                match self.weigh_doubts(inst, mask) {
+                    Ok(inherited) => Some((self.pc, inherited)),
+                    Err(trouble) => return Stop::Fault(trouble),
+                }
+            } else {
+                None
+            };
             if mask != 0 {
                 // SAFETY: the handler's contract is this function's.
-                match unsafe { (inst.run)(self, inst, mask) } {
+                let flow = unsafe { (inst.run)(self, inst, mask) };
+                if let Some((pc, inherited)) = inherited
+                    && (flow == Flow::Next || matches!(self.stop, Stop::Yield))
+                {
+                    self.spread_doubts(pc, mask, inherited);
+                }
+                match flow {
                     Flow::Next => self.pc += 1,
                     Flow::Jump => {
                         if !self.others.is_empty() && !self.arrange() {
@@ -327,15 +363,10 @@ impl Warp {
             self.spins += 1;
             if self.turn > 0 {
                 self.turn -= 1;
-            } else if self.spins > PATIENCE {
-                // The running fragment may be waiting for one of the others: let another through.
-                self.spins = 0;
-                self.turn = TURN;
-                let at = self.others.iter().position(|f| f.state == State::Ready);
-                if let Some(at) = at {
-                    self.swap(at);
-                    self.join();
-                }
+            } else if self.spins > self.patience {
+                // The running fragment may be waiting for one of the others.
+                self.patience = (self.patience / 2).max(LEAST_PATIENCE);
+                self.let_through();
             } else {
                 let first = (0..self.others.len())
                     .filter(|&k| self.others[k].state == State::Ready)
@@ -350,6 +381,21 @@ impl Warp {
         }
         self.find_next_stop();
         true
+    }
+
+    /// Lets the fragment through that has waited longest, for a while.
+    pub fn let_through(&mut self) {
+        let Some(at) = self.others.iter().position(|f| f.state == State::Ready) else {
+            return;
+        };
+        self.spins = 0;
+        self.turn = TURN;
+        let next = self.others.remove(at);
+        let current = self.take_current(State::Ready);
+        self.others.push(current);
+        self.resume(next);
+        self.join();
+        self.find_next_stop();
     }
 
     fn find_next_stop(&mut self) {

@@ -71,6 +71,16 @@ impl Snapshot {
         (address < allocation.end()).then_some(allocation)
     }
 
+    /// These and one more.
+    pub fn with(&self, allocation: &Arc<Allocation>) -> Snapshot {
+        let mut live = self.live.as_ref().clone();
+        let at = live.partition_point(|a| a.address < allocation.address);
+        live.insert(at, allocation.clone());
+        Snapshot {
+            live: Arc::new(live),
+        }
+    }
+
     /// The live allocation nearest to `address`, for reports.
     pub fn nearest(&self, address: u64) -> Option<&Arc<Allocation>> {
         self.live.iter().min_by_key(|a| {

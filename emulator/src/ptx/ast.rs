@@ -263,6 +263,9 @@ pub struct Instruction {
     pub line: u32,
     /// CUDA source position in force.
     pub loc: Option<SourceLoc>,
+    /// For a load: the bytes of each thread's data that are used at all, from the lowest bit on
+    /// (`.pragma "used_bytes_mask …"`).
+    pub used_bytes: Option<u32>,
 }
 
 /// Predicate guard.

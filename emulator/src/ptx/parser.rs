@@ -311,7 +311,7 @@ impl<'a> Parser<'a> {
             }
             ".file" => self.file(),
             ".loc" => self.loc().map(drop),
-            ".pragma" => self.pragma(),
+            ".pragma" => self.pragma().map(drop),
             ".section" => self.section(),
             ".alias" => self.alias(),
             _ => {
@@ -380,19 +380,26 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// `.pragma "text", … ;`
-    fn pragma(&mut self) -> Result<(), ParseError> {
+    /// `.pragma "text", … ;`: the mask of `used_bytes_mask`, if it is that one; the others are hints.
+    fn pragma(&mut self) -> Result<Option<u32>, ParseError> {
         self.bump()?;
+        let mut used_bytes = None;
         loop {
             if self.token.kind != Kind::Str {
                 return Err(self.unexpected("a pragma in quotes"));
+            }
+            let text = self.token.text.trim_matches('"').trim();
+            if let Some(mask) = text.strip_prefix("used_bytes_mask") {
+                used_bytes =
+                    Some(mask_of(mask.trim()).ok_or_else(|| self.unexpected("a mask of bytes"))?);
             }
             self.bump()?;
             if !self.eat(",")? {
                 break;
             }
         }
-        self.expect(";", "`;`")
+        self.expect(";", "`;`")?;
+        Ok(used_bytes)
     }
 
     /// `.section name { … }`: debug information, skipped.
@@ -541,5 +548,13 @@ impl<'a> Parser<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// The number of a `used_bytes_mask`, in decimal or hexadecimal.
+fn mask_of(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
     }
 }

@@ -52,8 +52,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
                 ..d.inst(activemask)
             }
         }
-        "mov" if matches!(i.operands.get(1), Some(Operand::Special(name)) if clock_kind(name).is_some()) =>
-        {
+        "mov" if reads_clock(i) => {
             let Some(Operand::Special(name)) = i.operands.get(1) else {
                 unreachable!("matched above")
             };
@@ -94,9 +93,10 @@ unsafe fn nothing(_: &mut Warp, _: &Inst, _: u32) -> Flow {
     Flow::Next
 }
 
-/// `nanosleep`: lets the others run.
+/// `nanosleep`: lets the others run, the warp's own other lanes among them.
 unsafe fn rest(w: &mut Warp, _: &Inst, _: u32) -> Flow {
     w.pc += 1;
+    w.let_through();
     w.stop = Stop::Yield;
     Flow::Stop
 }
@@ -127,6 +127,11 @@ fn clock_kind(name: &str) -> Option<(u32, Type)> {
         "%globaltimer_hi" => (HOST_TIME_HIGH, Type::U32),
         _ => return None,
     })
+}
+
+/// Whether an instruction reads a register that changes by itself.
+pub fn reads_clock(i: &Instruction) -> bool {
+    matches!(i.operands.get(1), Some(Operand::Special(name)) if clock_kind(name).is_some())
 }
 
 fn clock(w: &Warp, kind: u32) -> u64 {

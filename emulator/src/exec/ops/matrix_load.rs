@@ -143,7 +143,7 @@ unsafe fn load_matrices<const N: usize, const TRANS: bool>(
         space: decode_space(i.aux),
         size: ROW,
         align: ROW,
-        kind: Kind::Load,
+        kind: Kind::Read,
     };
     let rows = match w.pointers(mask & address_lanes(N), &addresses, access) {
         Ok(pointers) => pointers,

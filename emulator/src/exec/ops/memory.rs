@@ -6,7 +6,7 @@ use crate::exec::decode::{Address, Decoder};
 use crate::exec::lanes::{Lane, alu1, alu2, each, pick_handler};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
-use crate::exec::warp::Warp;
+use crate::exec::warp::{Stop, Warp};
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 use crate::ptx::ast::{Instruction, Operand, Space, Type};
 
@@ -18,7 +18,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
     let inst = match i.opcode[0].as_str() {
         "ld" | "ldu" => load(d, i)?,
         "st" => store(d, i)?,
-        "mov" => mov(d, i)?,
+        "mov" if !super::control::reads_clock(i) => mov(d, i)?,
         "cvta" => convert_address(d, i)?,
         "isspacep" => is_space(d, i)?,
         "prefetch" | "prefetchu" | "discard" | "applypriority" => {
@@ -249,8 +249,11 @@ fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     }
     let target_wide = wide == Some(true);
     let first = slots[0];
+    // Behind the destinations.
+    slots.extend(i.used_bytes);
     let extra = d.extras(slots);
-    let ordered = if has(i, "acquire") { ACQUIRE } else { 0 }
+    let ordered = if i.used_bytes.is_some() { PARTLY } else { 0 }
+        | if has(i, "acquire") { ACQUIRE } else { 0 }
         | if has(i, "relaxed") || has(i, "volatile") || has(i, "mmio") {
             STRONG
         } else {
@@ -289,6 +292,9 @@ pub const ACQUIRE: u32 = 1 << space_code::NEXT;
 pub const RELEASE: u32 = 2 << space_code::NEXT;
 /// The access is strong: relaxed, volatile or mmio.
 pub const STRONG: u32 = 4 << space_code::NEXT;
+
+/// Not all bytes of the load are used.
+const PARTLY: u32 = 8 << space_code::NEXT;
 
 /// A memory element of `SIZE` bytes.
 trait Element: Copy {
@@ -368,13 +374,15 @@ unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: boo
         align: size,
         kind,
     };
-    let from = match w.pointers(mask, &addresses, access) {
+    let checked = if i.aux & PARTLY == 0 {
+        w.pointers(mask, &addresses, access)
+    } else {
+        w.pointers_partly(mask, &addresses, access, w.extra(i, N))
+    };
+    let from = match checked {
         Ok(pointers) => pointers,
         Err(flow) => return flow,
     };
-    if kind == Kind::StrongLoad {
-        w.observe(mask, &addresses, access, i.aux & ACQUIRE != 0);
-    }
     for k in 0..N {
         // SAFETY: the pointers were checked for SIZE * N bytes; destinations are slots.
         unsafe {
@@ -386,7 +394,26 @@ unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: boo
             move_in::<E, SIZE, WIDE>(&from, k, slot, mask);
         }
     }
+    if kind == Kind::StrongLoad {
+        // After the value is read: what another block's thread releases in between must not go unseen.
+        w.observe(mask, &addresses, access, i.aux & ACQUIRE != 0);
+    }
+    if w.doubts.has_found() {
+        return doubt::<SIZE, N>(w, i);
+    }
     Flow::Next
+}
+
+/// Some of what was loaded nothing had written: from here on its way through the registers is watched.
+#[cold]
+fn doubt<const SIZE: usize, const N: usize>(w: &mut Warp, i: &Inst) -> Flow {
+    let slots: [u32; N] = std::array::from_fn(|k| if N == 1 { i.d } else { w.extra(i, k) });
+    let size = SIZE as u32;
+    let targets = (0..N).map(|k| (slots[k], k as u32 * size, size));
+    w.doubts.settle(w.pc, targets);
+    w.pc += 1;
+    w.stop = Stop::Yield;
+    Flow::Stop
 }
 
 #[inline(always)]
@@ -406,10 +433,7 @@ unsafe fn move_in<E: Element, const SIZE: usize, const WIDE: bool>(
         let slot = slot.cast::<u32>();
         for (lane, p) in from.iter().enumerate() {
             // SAFETY: the caller's promise.
-            unsafe {
-                *slot.add(lane) = E::read(p.add(k * SIZE)).to32()
-                    & (u32::MAX >> (32 - 8 * SIZE.min(4)) | sign_mask::<E>())
-            };
+            unsafe { *slot.add(lane) = E::read(p.add(k * SIZE)).to32() };
         }
     } else {
         let slot = slot.cast::<u32>();
@@ -418,12 +442,6 @@ unsafe fn move_in<E: Element, const SIZE: usize, const WIDE: bool>(
             unsafe { *slot.add(lane) = E::read(from[lane].add(k * SIZE)).to32() };
         }
     }
-}
-
-/// All ones: narrow signed elements keep their sign bits in 32-bit registers.
-#[inline(always)]
-fn sign_mask<E: Element>() -> u32 {
-    u32::MAX
 }
 
 fn load_128(
@@ -466,6 +484,9 @@ unsafe fn do_load_128(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
                 .add(lane)
                 .write(from[lane].cast::<[u64; 2]>().read_unaligned())
         };
+    }
+    if w.doubts.has_found() {
+        return doubt::<16, 1>(w, i);
     }
     Flow::Next
 }

@@ -244,7 +244,7 @@ unsafe fn move_fragment<const LOAD: bool>(w: &mut Warp, i: &Inst, mask: u32) -> 
         bits / 8
     };
     let space = decode_space(i.aux & space_code::MASK);
-    let kind = if LOAD { Kind::Load } else { Kind::Store };
+    let kind = if LOAD { Kind::Read } else { Kind::Store };
     for part in 0..bytes / piece {
         let addresses: [u64; 32] = std::array::from_fn(|lane| {
             let element = (lane * bytes + part * piece) * 8 / bits;

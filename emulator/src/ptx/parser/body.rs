@@ -15,6 +15,8 @@ struct Reading {
     body: Body,
     /// Source position in force.
     loc: Option<SourceLoc>,
+    /// Bytes that the next load's pragma calls used.
+    used_bytes: Option<u32>,
     /// Scope of each instruction.
     scopes: Vec<u32>,
     /// Scope of each branch table.
@@ -75,7 +77,12 @@ impl<'a> Parser<'a> {
                 Ok(())
             }
             ".file" => self.file(),
-            ".pragma" => self.pragma(),
+            ".pragma" => {
+                if let Some(mask) = self.pragma()? {
+                    reading.used_bytes = Some(mask);
+                }
+                Ok(())
+            }
             ".section" => self.section(),
             ".reg" => self.registers(),
             _ => match self.space() {
@@ -242,6 +249,7 @@ impl<'a> Parser<'a> {
             operands,
             line: name.line,
             loc: reading.loc,
+            used_bytes: reading.used_bytes.take(),
         });
         Ok(())
     }
