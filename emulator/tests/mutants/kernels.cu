@@ -16,7 +16,7 @@ extern "C" __global__ void transpose(const float *in, float *out, int rows, int 
     for (int j = threadIdx.y; j < 32; j += 8) {
         const int y = blockIdx.y * 32 + j;
         if (PICK(4, x < cols && y < rows, true))
-            tile[PICK(5, j, j + 8)][threadIdx.x] = in[y * cols + x];  // !4 !5
+            tile[PICK(5, j, j + 8)][threadIdx.x] = in[y * cols + x];  // !1 !4 !5
     }
     UNLESS(1, __syncthreads());
     const int tx = blockIdx.y * 32 + threadIdx.x;
@@ -48,7 +48,7 @@ extern "C" __global__ void block_sum(const float *in, float *out, int n) {
         v = warp_sum(v);  // !11
     }
     if (lane == 0 && PICK(9, true, warp < 4))
-        partial[warp] = v;
+        partial[warp] = v;  // !6
     if (MUTANT == 10) {
         if (threadIdx.x < 64) __syncthreads();  // !10
     } else {
@@ -116,7 +116,7 @@ extern "C" __global__ void grid_sum(const float *in, float *partial, float *out)
             arrived = arrived + 1;  // !24
             last = arrived == gridDim.x;
         } else {
-            last = atomicInc(&arrived, gridDim.x - 1) == gridDim.x - 1;
+            last = atomicInc(&arrived, gridDim.x - 1) == gridDim.x - 1;  // !23
         }
         if (MUTANT != 21) __threadfence();
     }
@@ -194,5 +194,5 @@ extern "C" __global__ void scan(const int *in, int *out) {
         rest >>= 4;
     }
     const int at = in[t] & 7;
-    out[t] = values[t] + 0 * digits[PICK(37, at, at + 4)];  // !37 !38
+    out[t] = values[t] + (digits[PICK(37, at, at + 4)] >> 4);  // !37 !38
 }
