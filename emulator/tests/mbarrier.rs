@@ -444,6 +444,7 @@ fn a_bulk_copy_completes_its_bytes() {
         @!%p0 bra DONE;
         cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes [%t3], [%d0], SIZE, [full];
         ld.shared.b32 %t9, [%t3+496];
+        setp.eq.u32 %p3, %t9, 0;
     DONE:";
     two_warps_fault(
         &read.replace("SIZE", "512"),
