@@ -170,6 +170,8 @@ impl Loaded {
         let decode_f16 = load(context, embedded::DECODE_F16)?;
         let decode_bf16 = load(context, embedded::DECODE_BF16)?;
         let rope = load(context, embedded::ROPE)?;
+        let prefill_f16 = load(context, embedded::PREFILL_F16)?;
+        let prefill_bf16 = load(context, embedded::PREFILL_BF16)?;
         let functions = Kernel::all()
             .map(|kernel| {
                 let module = match kernel {
@@ -181,6 +183,10 @@ impl Loaded {
                         Dtype::Bf16 => &decode_bf16,
                     },
                     Kernel::Rope { .. } => &rope,
+                    Kernel::Prefill { dtype, .. } => match dtype {
+                        Dtype::F16 => &prefill_f16,
+                        Dtype::Bf16 => &prefill_bf16,
+                    },
                 };
                 let function = module
                     .load_function(&kernel.to_string())

@@ -8,6 +8,7 @@ use crate::abi;
 use crate::decode_plan::{self, WIDE_HEAD_DIM};
 use crate::dtype::Dtype;
 use crate::embedded::RESOURCES;
+use crate::prefill_plan;
 
 /// One kernel launch. A pure function of shapes: device memory is not looked at, so a CUDA graph that captured the
 /// launch stays right while sequences grow.
@@ -109,6 +110,13 @@ pub enum Kernel {
     },
     /// Adds new tokens to lengths.
     Advance,
+    /// Causal attention of many tokens a sequence.
+    Prefill {
+        /// Element type of q, K, V and the output.
+        dtype: Dtype,
+        /// Elements of a vector.
+        head_dim: u32,
+    },
     /// Turns vectors of q and k by RoPE.
     Rope {
         /// Element type of the vectors.
@@ -157,11 +165,12 @@ impl Kernel {
             })
         });
         let merges = Dtype::ALL.iter().map(|&dtype| Kernel::Merge { dtype });
-        let ropes = Dtype::ALL.iter().flat_map(move |&dtype| {
+        let by_vector = Dtype::ALL.iter().flat_map(move |&dtype| {
             head_dims().flat_map(move |head_dim| {
                 [
                     Kernel::Rope { dtype, head_dim },
                     Kernel::AppendRope { dtype, head_dim },
+                    Kernel::Prefill { dtype, head_dim },
                 ]
             })
         });
@@ -169,7 +178,7 @@ impl Kernel {
             .chain([Kernel::Advance])
             .chain(decodes)
             .chain(merges)
-            .chain(ropes)
+            .chain(by_vector)
     }
 
     /// Bytes of shared memory a block asks for at the launch.
@@ -178,6 +187,7 @@ impl Kernel {
             Kernel::Decode {
                 dtype, head_dim, ..
             } => decode_plan::ring_bytes(dtype, head_dim),
+            Kernel::Prefill { dtype, head_dim } => prefill_plan::shared_bytes(dtype, head_dim),
             Kernel::Append { .. }
             | Kernel::AppendRope { .. }
             | Kernel::Merge { .. }
@@ -215,6 +225,7 @@ impl fmt::Display for Kernel {
                 write!(f, "kv_append_rope_{dtype}_d{head_dim}")
             }
             Kernel::Advance => f.write_str("kv_advance"),
+            Kernel::Prefill { dtype, head_dim } => write!(f, "kv_prefill_{dtype}_d{head_dim}"),
             Kernel::Rope { dtype, head_dim } => write!(f, "kv_rope_{dtype}_d{head_dim}"),
             Kernel::Decode {
                 dtype,
