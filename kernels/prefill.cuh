@@ -172,13 +172,18 @@ struct WarpPrefill {
                 *reinterpret_cast<uint32_t*>(chunk(local, share * 2 * kOutSteps + n) + lane % 4 * sizeof(uint32_t)) =
                     Element<T>::pack(out[n].c[2 * half] * factor, out[n].c[2 * half + 1] * factor);
             }
-            if (p.lse != nullptr && share == 0 && lane % 4 == 0 && row < rows()) p.lse[outRow(row)] = partial.logSumExp();
+            const bool is_first = share == 0 && lane % 4 == 0;  // of those who have the row's sum
+            if (p.lse != nullptr && is_first && row < rows()) p.lse[outRow(row)] = partial.logSumExp();
         }
-        // By way of shared memory, so that a lane stores 16 bytes.
-        __syncwarp();
-        constexpr int kOutChunks = 2 * kOutSteps;
-        for (int i = lane; i < kWarpRows * kOutChunks; i += 32) {
-            const int local = i / kOutChunks, c = share * kOutChunks + i % kOutChunks;
+        // By way of shared memory, so that a lane stores 16 bytes. Those who share rows store half of them each.
+        if constexpr (kSharers > 1) {
+            __syncthreads();
+        } else {
+            __syncwarp();
+        }
+        constexpr int kRows = kWarpRows / kSharers;
+        for (int i = lane; i < kRows * Part::kChunks; i += 32) {
+            const int local = share * kRows + i / Part::kChunks, c = i % Part::kChunks;
             if (firstRow() + local < rows()) {
                 store(static_cast<T*>(p.out) + outRow(firstRow() + local) * kHeadDim + c * kPerVector,
                       *reinterpret_cast<const Vec16*>(chunk(local, c)));
