@@ -53,11 +53,12 @@ __device__ __forceinline__ void append(const KvAppendParams& p) {
 template <typename T, int kHeadDim>
 __device__ __forceinline__ void appendTurned(const KvAppendParams& p) {
     using Unit = TurningUnit<kHeadDim>;
+    __shared__ WarpTurns<kHeadDim> turns[KV_ROPE_THREADS / 32];
     const Unit unit(blockIdx.x * (KV_ROPE_THREADS / 32) + threadIdx.x / 32, threadIdx.x % 32);
     const int units = unitsOfHeads(p.num_kv_heads);
     const unsigned token = unit.index / units;
     const int first_head = unit.index % units;
-    const bool exists = unit.exists && token < static_cast<unsigned>(p.rows / p.num_kv_heads);
+    const bool exists = unit.is_whole && token < static_cast<unsigned>(p.rows / p.num_kv_heads);
     const NewToken t = newToken(p.step, exists ? token : 0);
     const bool added = exists && t.added();
     if (exists && t.owned && !added && first_head == 0 && unit.chunk == 0) flag(p.step, t.sequence, t.step.status);
@@ -73,7 +74,7 @@ __device__ __forceinline__ void appendTurned(const KvAppendParams& p) {
             v[i] = loadOnce(static_cast<const T*>(p.v_new.data) + way.v_from + i * units * p.v_new.head_stride);
         }
     }
-    const ChunkTurn<T> turn(p.rope, added ? t.position() : 0, unit.chunk, unit.first_lane);
+    const ChunkTurn<T> turn(p.rope, added ? t.position() : 0, unit, turns[threadIdx.x / 32]);
 #pragma unroll
     for (int i = 0; i < KV_ROPE_PASSES; i++) {
         k[i] = turn.apply(k[i]);

@@ -301,14 +301,14 @@ struct WarpPrefill {
     __device__ __forceinline__ void weigh(FragmentA (&weights)[kTokens / 16], FragmentC (&scores)[kTokens / 8],
                                           int tile) {
         const bool alike = tile + kTokens <= first_end && (p.sliding_window == 0 || tile >= last_end - p.sliding_window);
-        if (!alike || p.soft_cap != 0.0f || p.alibi_slopes != nullptr) {
-            shapeScores(scores, tile);
+        if (p.soft_cap == 0.0f) {
+            forScores([&](int n, int i) { scores[n].c[i] *= p.score_scale; });
         } else {
-#pragma unroll
-            for (int n = 0; n < kTokens / 8; n++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) scores[n].c[i] *= p.score_scale;
+            forScores([&](int n, int i) {
+                scores[n].c[i] = softCapped(scores[n].c[i], p.soft_cap, p.soft_cap_scale);
+            });
         }
+        if (!alike || p.alibi_slopes != nullptr) shapeScores(scores, tile);
         raiseMaximum(scores);
 #pragma unroll
         for (int n = 0; n < kTokens / 8; n++) {
@@ -350,7 +350,15 @@ struct WarpPrefill {
         }
     }
 
-    // Scores of a tile that not all rows see alike: scaled, capped, biased and masked.
+    template <typename Body>
+    static __device__ __forceinline__ void forScores(const Body& body) {
+#pragma unroll
+        for (int n = 0; n < kTokens / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) body(n, i);
+    }
+
+    // Scores of a tile that not all rows see alike: biased and masked.
     __device__ __forceinline__ void shapeScores(FragmentC (&scores)[kTokens / 8], int tile) const {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
@@ -368,8 +376,6 @@ struct WarpPrefill {
                 for (int e = 0; e < 2; e++) {
                     float& score = scores[n].c[2 * half + e];
                     const int token = tile + n * 8 + lane % 4 * 2 + e;
-                    score = p.soft_cap != 0.0f ? softCapped(score, p.soft_cap, p.soft_cap_scale)
-                                               : score * p.score_scale;
                     score -= slope * static_cast<float>(position - token);
                     if (token > position || token < oldest) score = minusInfinity();
                 }

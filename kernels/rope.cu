@@ -10,6 +10,7 @@ namespace {
 
 template <typename T, int kHeadDim>
 __device__ __forceinline__ void rope(const KvRopeParams& p) {
+    __shared__ WarpTurns<kHeadDim> turns[KV_ROPE_THREADS / 32];
     const TurningUnit<kHeadDim> unit(blockIdx.x * (KV_ROPE_THREADS / 32) + threadIdx.x / 32, threadIdx.x % 32);
     const int q_units = unitsOfHeads(p.num_q_heads), k_units = unitsOfHeads(p.num_kv_heads);
     const unsigned token = unit.index / (q_units + k_units);
@@ -20,14 +21,14 @@ __device__ __forceinline__ void rope(const KvRopeParams& p) {
     const int heads = is_q ? p.num_q_heads : p.num_kv_heads;
     const KvTokens& x = is_q ? p.q : p.k;
 
-    const bool exists = unit.exists && token < static_cast<unsigned>(p.tokens);
+    const bool exists = unit.is_whole && token < static_cast<unsigned>(p.tokens);
     const NewToken t = newToken(p.step, exists ? token : 0);
-    const bool turns = exists && t.added();
+    const bool present = exists && t.added();
     const int64_t first =
         tokenOffset(x, p.step.cu_seqlens != nullptr, t.step.first, t.sequence, t.nth, first_head);
     T* const vectors = static_cast<T*>(const_cast<void*>(x.data)) + first + unit.chunk * kPerVector;
     const int64_t stride = units * x.head_stride;
-    const auto isThere = [&](int pass) { return turns && first_head + pass * units < heads; };
+    const auto isThere = [&](int pass) { return present && first_head + pass * units < heads; };
 
     Vec16 vector[KV_ROPE_PASSES];
 #pragma unroll
@@ -35,7 +36,7 @@ __device__ __forceinline__ void rope(const KvRopeParams& p) {
         vector[i] = {};
         if (isThere(i)) vector[i] = load(vectors + i * stride);
     }
-    const ChunkTurn<T> turn(p.rope, turns ? t.position() : 0, unit.chunk, unit.first_lane);
+    const ChunkTurn<T> turn(p.rope, present ? t.position() : 0, unit, turns[threadIdx.x / 32]);
 #pragma unroll
     for (int i = 0; i < KV_ROPE_PASSES; i++) {
         const Vec16 turned = turn.apply(vector[i]);

@@ -26,16 +26,38 @@ struct TurningUnit {
     unsigned index;  // among all units
     int chunk;       // of the vector, the lane's
     int first_lane;  // of the unit
-    bool exists;     // not so for lanes that are left over: they stay for the shuffles
+    bool is_whole;   // not so for lanes that are left over: they stay for the shuffles
 
     __device__ __forceinline__ TurningUnit(unsigned warp, int lane)
         : index(warp * kUnits + lane / kChunks),
           chunk(lane % kChunks),
           first_lane(lane - lane % kChunks),
-          exists(lane < kUnits * kChunks) {}
+          is_whole(lane < kUnits * kChunks) {}
 };
 
-// The turn of one lane's eight channels at a position. Costly to make (eight sines and cosines), cheap to apply.
+struct alignas(KV_VECTOR_BYTES) TwoTurns {
+    Turn first, second;
+};
+static_assert(sizeof(TwoTurns) == KV_VECTOR_BYTES, "two turns are one 16-byte access");
+
+// Cosines and sines of all pairs at the positions of a warp's units: made by the lanes of a unit together, each pair once
+// where two channels want it. Pairs 8 g, …, 8 g + 7 are 64 bytes, of which a lane reads 16 at a time: they change places
+// within the 64 by g / 2, so that the same 16 of eight neighbouring g are on all banks.
+template <int kHeadDim>
+struct alignas(KV_VECTOR_BYTES) WarpTurns {
+    static constexpr int kPairs = kHeadDim / 2;
+    static_assert(kPairs % 8 == 0, "whole groups of pairs");
+
+    Turn turn[TurningUnit<kHeadDim>::kUnits][kPairs];
+
+    static __device__ __forceinline__ int place(int pair) { return pair ^ pair / 16 % 4 * 2; }
+    // Those of an even pair and the next one.
+    static __device__ __forceinline__ TwoTurns two(const Turn* turn, int pair) {
+        return *reinterpret_cast<const TwoTurns*>(turn + place(pair));
+    }
+};
+
+// The turn of one lane's eight channels at a position. Costly to make, cheap to apply.
 template <typename T>
 struct ChunkTurn {
     const KvRope& rope;
@@ -43,26 +65,45 @@ struct ChunkTurn {
     float cosine[kPerVector];
     float sine[kPerVector];  // negative for the first channel of a pair
 
-    __device__ __forceinline__ ChunkTurn(const KvRope& rope_, int position, int chunk_, int first_lane_)
-        : rope(rope_), chunk(chunk_), first_lane(first_lane_) {
+    // All lanes of the warp together, once: nobody waits before writing to `turns`.
+    template <int kHeadDim>
+    __device__ __forceinline__ ChunkTurn(const KvRope& rope_, int position, const TurningUnit<kHeadDim>& unit,
+                                         WarpTurns<kHeadDim>& turns)
+        : rope(rope_), chunk(unit.chunk), first_lane(unit.first_lane) {
+        using Unit = TurningUnit<kHeadDim>;
+        // Lanes that are left over read what some unit has.
+        Turn* const turn = turns.turn[min(first_lane / Unit::kChunks, Unit::kUnits - 1)];
         const int half = rope.rotary_dim / 2;
-        // Channels that do not turn ask for the last pair's angle: for some pair there is.
+        if (unit.is_whole) {
+#pragma unroll
+            for (int i = 0; i < turns.kPairs / Unit::kChunks; i++) {
+                const int pair = i * Unit::kChunks + chunk;
+                turn[turns.place(pair)] = turnOf(rope, position, min(pair, half - 1));
+            }
+        }
+        __syncwarp();
         if (rope.interleaved) {
 #pragma unroll
-            for (int w = 0; w < kPerVector / 2; w++) {
-                const Turn turn = turnOf(rope, position, min(firstChannel() / 2 + w, half - 1));
-                cosine[2 * w] = cosine[2 * w + 1] = turn.cosine;
-                sine[2 * w] = -turn.sine;
-                sine[2 * w + 1] = turn.sine;
+            for (int e = 0; e < kPerVector; e += 4) {
+                const TwoTurns two = turns.two(turn, (firstChannel() + e) / 2);
+                take(e, two.first, true);
+                take(e + 1, two.first, false);
+                take(e + 2, two.second, true);
+                take(e + 3, two.second, false);
+            }
+        } else if (half % kPerVector == 0) {  // neighbouring channels have neighbouring pairs
+#pragma unroll
+            for (int e = 0; e < kPerVector; e += 2) {
+                const TwoTurns two = turns.two(turn, firstChannel() % half + e);
+                take(e, two.first, firstChannel() < half);
+                take(e + 1, two.second, firstChannel() < half);
             }
         } else {
 #pragma unroll
             for (int e = 0; e < kPerVector; e++) {
                 const int channel = firstChannel() + e;
                 const bool is_first = channel < half;
-                const Turn turn = turnOf(rope, position, is_first ? channel : min(channel - half, half - 1));
-                cosine[e] = turn.cosine;
-                sine[e] = is_first ? -turn.sine : turn.sine;
+                take(e, turn[turns.place(is_first ? channel : min(channel - half, half - 1))], is_first);
             }
         }
     }
@@ -84,6 +125,11 @@ struct ChunkTurn {
 
   private:
     __device__ __forceinline__ int firstChannel() const { return chunk * kPerVector; }
+
+    __device__ __forceinline__ void take(int e, const Turn& turn, bool is_first) {
+        cosine[e] = turn.cosine;
+        sine[e] = is_first ? -turn.sine : turn.sine;
+    }
 
     // For each channel the other one of its pair.
     __device__ __forceinline__ Vec16 others(const Vec16& x) const {

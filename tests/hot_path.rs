@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use half::f16;
 use kv_kernels::{
-    CacheShape, DecodeShape, Dtype, Element, Kernels, KvCache, Lengths, NewTokens, Partials,
-    Result, Workspace,
+    CacheShape, DecodeShape, Dtype, Element, Kernels, KvCache, Lengths, NewTokens, PairStyle,
+    Partials, Result, Rope, RopeFrequencies, Workspace,
 };
 
 /// The system's allocator, counting what each thread asks it for.
@@ -60,7 +60,7 @@ fn an_operation_is_one_launch_and_no_allocation() {
             .alloc_zeros::<f16>(heads * SHAPE.head_dim)
             .expect("allocation")
     };
-    let (q, k, v, mut out) = (
+    let (mut q, k, v, mut out) = (
         zeros(NUM_Q_HEADS),
         zeros(SHAPE.num_kv_heads),
         zeros(SHAPE.num_kv_heads),
@@ -116,6 +116,33 @@ fn an_operation_is_one_launch_and_no_allocation() {
             .append(&k, &v, &mut cache, step)
             .decode(&q, NUM_Q_HEADS, &mut out)
             .workspace(&mut workspace)
+            .launch(&stream)
+    });
+    let frequencies = RopeFrequencies::plain(10_000.0, SHAPE.head_dim).expect("frequencies");
+    let rope = Rope::new(&stream, &frequencies, PairStyle::HalfSplit).expect("a rope");
+    check("rope", &mut || {
+        kernels
+            .rope(&rope, SHAPE.head_dim, step)
+            .q(&mut q, NUM_Q_HEADS)
+            .launch(&stream)
+    });
+    check("append with rope", &mut || {
+        kernels
+            .append(&k, &v, &mut cache, step)
+            .rope(&rope)
+            .launch(&stream)
+    });
+    check("append with rope, and decode", &mut || {
+        kernels
+            .append(&k, &v, &mut cache, step)
+            .rope(&rope)
+            .decode(&q, NUM_Q_HEADS, &mut out)
+            .workspace(&mut workspace)
+            .launch(&stream)
+    });
+    check("prefill", &mut || {
+        kernels
+            .prefill(&q, NUM_Q_HEADS, &cache, step, &mut out)
             .launch(&stream)
     });
     let lse = stream.alloc_zeros::<f32>(NUM_Q_HEADS).expect("allocation");
