@@ -45,10 +45,13 @@ static_assert(sizeof(TwoTurns) == KV_VECTOR_BYTES, "two turns are one 16-byte ac
 // within the 64 by g / 2, so that the same 16 of eight neighbouring g are on all banks.
 template <int kHeadDim>
 struct alignas(KV_VECTOR_BYTES) WarpTurns {
+    using Unit = TurningUnit<kHeadDim>;
     static constexpr int kPairs = kHeadDim / 2;
-    static_assert(kPairs % 8 == 0, "whole groups of pairs");
+    // Apart so that what a unit's first lane writes is on the banks after those of the last lane before it.
+    static constexpr int kPitch = kPairs + (Unit::kChunks + 15 * kPairs) % 16;
+    static_assert(kPairs % 8 == 0 && kPitch % 2 == 0, "whole groups of pairs, units on 16-byte boundaries");
 
-    Turn turn[TurningUnit<kHeadDim>::kUnits][kPairs];
+    Turn turn[Unit::kUnits][kPitch];
 
     static __device__ __forceinline__ int place(int pair) { return pair ^ pair / 16 % 4 * 2; }
     // Those of an even pair and the next one.
@@ -76,7 +79,7 @@ struct ChunkTurn {
         const int half = rope.rotary_dim / 2;
         if (unit.is_whole) {
 #pragma unroll
-            for (int i = 0; i < turns.kPairs / Unit::kChunks; i++) {
+            for (int i = 0; i < WarpTurns<kHeadDim>::kPairs / Unit::kChunks; i++) {
                 const int pair = i * Unit::kChunks + chunk;
                 turn[turns.place(pair)] = turnOf(rope, position, min(pair, half - 1));
             }
