@@ -52,6 +52,7 @@ struct alignas(KV_VECTOR_BYTES) WarpTurns {
     static_assert(kPairs % 8 == 0 && kPitch % 2 == 0, "whole groups of pairs, units on 16-byte boundaries");
 
     Turn turn[Unit::kUnits][kPitch];
+    static_assert(kPairs * sizeof(Turn) >= kHeadDim * sizeof(uint16_t), "room for a vector, too");
 
     static __device__ __forceinline__ int place(int pair) { return pair ^ pair / 16 % 4 * 2; }
     // Those of an even pair and the next one.
@@ -65,6 +66,8 @@ template <typename T>
 struct ChunkTurn {
     const KvRope& rope;
     int chunk, first_lane;
+    bool is_whole;
+    Turn* turn;  // the unit's
     float cosine[kPerVector];
     float sine[kPerVector];  // negative for the first channel of a pair
 
@@ -72,12 +75,12 @@ struct ChunkTurn {
     template <int kHeadDim>
     __device__ __forceinline__ ChunkTurn(const KvRope& rope_, int position, const TurningUnit<kHeadDim>& unit,
                                          WarpTurns<kHeadDim>& turns)
-        : rope(rope_), chunk(unit.chunk), first_lane(unit.first_lane) {
+        : rope(rope_), chunk(unit.chunk), first_lane(unit.first_lane), is_whole(unit.is_whole) {
         using Unit = TurningUnit<kHeadDim>;
         // Lanes that are left over read what some unit has.
-        Turn* const turn = turns.turn[min(first_lane / Unit::kChunks, Unit::kUnits - 1)];
+        turn = turns.turn[min(first_lane / Unit::kChunks, Unit::kUnits - 1)];
         const int half = rope.rotary_dim / 2;
-        if (unit.is_whole) {
+        if (is_whole) {
 #pragma unroll
             for (int i = 0; i < WarpTurns<kHeadDim>::kPairs / Unit::kChunks; i++) {
                 const int pair = i * Unit::kChunks + chunk;
@@ -148,26 +151,23 @@ struct ChunkTurn {
             for (int w = 0; w < kPerVector / 2; w++) {
                 other.word[w] = __shfl_sync(kAllLanes, x.word[w], first_lane + from);
             }
-        } else {
+        } else {  // wherever they lie: by way of the memory that had the turns
+            uint16_t* const vector = reinterpret_cast<uint16_t*>(turn);
+            __syncwarp();  // until all have taken their turns, or read the vector before
+            if (is_whole) *reinterpret_cast<Vec16*>(vector + firstChannel()) = x;
+            __syncwarp();
 #pragma unroll
             for (int w = 0; w < kPerVector / 2; w++) {
-                other.word[w] = otherChannel(x, firstChannel() + 2 * w) |
-                                otherChannel(x, firstChannel() + 2 * w + 1) << 16;
+                const uint32_t low = vector[otherChannel(firstChannel() + 2 * w)];
+                const uint32_t high = vector[otherChannel(firstChannel() + 2 * w + 1)];
+                other.word[w] = low | high << 16;
             }
         }
         return other;
     }
 
-    // The other channel of `channel`'s pair wherever it lies, for a rotary_dim that is no multiple of 16.
-    __device__ __forceinline__ uint32_t otherChannel(const Vec16& x, int channel) const {
+    __device__ __forceinline__ int otherChannel(int channel) const {
         const int half = rope.rotary_dim / 2;
-        const int other = channel < half ? channel + half : channel < 2 * half ? channel - half : channel;
-        uint32_t word = 0;
-#pragma unroll
-        for (int w = 0; w < kPerVector / 2; w++) {
-            const uint32_t theirs = __shfl_sync(kAllLanes, x.word[w], first_lane + other / kPerVector);
-            if (other % kPerVector / 2 == w) word = theirs;
-        }
-        return other % 2 == 0 ? word & 0xffffu : word >> 16;
+        return channel < half ? channel + half : channel < 2 * half ? channel - half : channel;
     }
 };

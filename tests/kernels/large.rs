@@ -6,7 +6,9 @@ use half::f16;
 use kv_kernels::reference::{
     self, CacheMap, Comparison, ContiguousShape, Options, Rows, Tolerance,
 };
-use kv_kernels::{CacheMut, CacheRef, CacheShape, Lengths, NewTokens};
+use kv_kernels::{
+    CacheMut, CacheRef, CacheShape, Lengths, NewTokens, PairStyle, Rope, RopeFrequencies,
+};
 
 use crate::harness::{Device, device, download, numbers, upload};
 
@@ -94,6 +96,69 @@ fn append_and_attend(seq_len: usize, tokens: usize) {
     .expect("the oracle attends");
     let compared = Comparison::of(&download(&out), &expected.out).expect("as many");
     assert!(compared.within(Tolerance::F16), "{compared}");
+}
+
+/// K turned on its way to the far end of such a cache, and prefill there: through a window of one token each query
+/// gives the token's own value, to the bit.
+#[test]
+fn rope_and_prefill_at_the_end_of_a_million_tokens() {
+    const TOKENS: usize = 40;
+    let Device {
+        stream, kernels, ..
+    } = device();
+    let elements = SHAPE.elements().expect("a shape");
+    // SAFETY: f16 has no invalid bits, and nothing is read before it is written: the emulator checks.
+    let (mut k_cache, mut v_cache) = unsafe {
+        (
+            stream.alloc::<f16>(elements).expect("room for K"),
+            stream.alloc::<f16>(elements).expect("room for V"),
+        )
+    };
+    let row = SHAPE.num_kv_heads * SHAPE.head_dim;
+    let k = numbers::<f16>(1, SHAPE.batch * TOKENS * row);
+    let v = numbers::<f16>(2, SHAPE.batch * TOKENS * row);
+    let seq_len = SHAPE.max_seq_len - TOKENS;
+    let mut lengths = Lengths::new(stream, SHAPE.batch, SHAPE.max_seq_len).expect("lengths");
+    lengths.set(stream, &[seq_len; 3]).expect("set");
+    let step = lengths.step(NewTokens::Each(TOKENS)).expect("a step");
+    let frequencies = RopeFrequencies::plain(500_000.0, SHAPE.head_dim).expect("frequencies");
+    let rope = Rope::new(stream, &frequencies, PairStyle::HalfSplit).expect("a rope");
+    let cache = CacheMut::new(&mut k_cache, &mut v_cache, SHAPE).expect("a cache");
+    kernels
+        .append(&upload(&k), &upload(&v), cache, step)
+        .rope(&rope)
+        .launch(stream)
+        .expect("append");
+    let mut out = upload(&vec![f16::NAN; v.len()]);
+    let cache = CacheRef::new(&k_cache, &v_cache, SHAPE).expect("a cache");
+    kernels
+        .prefill(&upload(&k), SHAPE.num_kv_heads, cache, step, &mut out)
+        .sliding_window(1)
+        .launch(stream)
+        .expect("prefill");
+    assert_eq!(download(&out), v);
+
+    let positions: Vec<i32> = (0..SHAPE.batch)
+        .flat_map(|_| (seq_len..SHAPE.max_seq_len).map(|position| position as i32))
+        .collect();
+    let turned = reference::rope(reference::Rope {
+        x: &k,
+        positions: &positions,
+        heads: SHAPE.num_kv_heads,
+        head_dim: SHAPE.head_dim,
+        style: PairStyle::HalfSplit,
+        angles: reference::Angles::Frequencies(&frequencies),
+    })
+    .expect("the oracle turns");
+    for (token, expected) in turned.chunks_exact(row).enumerate() {
+        for (head, expected) in expected.chunks_exact(SHAPE.head_dim).enumerate() {
+            let pair = token / TOKENS * SHAPE.num_kv_heads + head;
+            let at = (pair * SHAPE.max_seq_len + seq_len + token % TOKENS) * SHAPE.head_dim;
+            let found = stream.clone_dtoh(&k_cache.slice(at..at + SHAPE.head_dim));
+            let compared = Comparison::of(&found.expect("download"), expected).expect("as many");
+            assert!(compared.within(Tolerance::F16), "token {token}: {compared}");
+        }
+    }
 }
 
 #[test]
