@@ -1,11 +1,16 @@
 //! What a launch did, counted, under the names that Nsight Compute uses where it has one.
 
+mod metrics;
+mod sectors;
+
 use crate::exec::LaunchConfig;
 use crate::exec::module::Kernel;
-use crate::exec::program::{Pipe, Program};
+use crate::exec::program::Program;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+
+pub use sectors::{SECTOR, SectorSet, Touched};
 
 /// Counts of one launch.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +21,15 @@ pub struct Counters {
     pub blocks: u64,
     /// Warps run.
     pub warps: u64,
+    /// Distinct sectors of global memory.
+    pub touched: Touched,
+    /// The most bytes of asynchronous copies that a block had in flight: of each warp the most that it had
+    /// issued and that no wait had made land, summed over the warps; and of that the most of any block.
+    ///
+    /// Each warp's figure is its own, so that the sum does not depend on how warps take turns; it is what a
+    /// block can have in flight at once where nothing keeps its warps from being there together. (Bulk copies
+    /// land when anybody waits for their barrier, so theirs may depend on the seed.)
+    pub block_bytes_in_flight: u64,
 }
 
 /// Accesses of one instruction to one kind of memory.
@@ -65,43 +79,22 @@ impl InstructionCounts {
     }
 }
 
-/// What an instruction does to memory, for the counters' names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operation {
-    Load,
-    Store,
-    Atomic,
-    Reduction,
-    None,
-}
-
-fn operation(opcode: &str) -> Operation {
-    match opcode.split('.').next().unwrap_or("") {
-        "ld" | "ldu" | "ldmatrix" | "cp" => Operation::Load,
-        "st" | "stmatrix" => Operation::Store,
-        "wmma" if opcode.starts_with("wmma.load") => Operation::Load,
-        "wmma" if opcode.starts_with("wmma.store") => Operation::Store,
-        "atom" | "mbarrier" => Operation::Atomic,
-        "red" => Operation::Reduction,
-        _ => Operation::None,
-    }
-}
-
 impl Counters {
     /// Zeros for a program of `instructions`.
     pub fn new(instructions: usize) -> Counters {
         Counters {
             instructions: vec![InstructionCounts::default(); instructions],
-            blocks: 0,
-            warps: 0,
+            ..Counters::default()
         }
     }
 
-    /// Adds the instruction counts of another part of the same launch.
+    /// Takes in what another part of the same launch did. Blocks and warps are those of the whole launch.
     pub fn add(&mut self, other: &Counters) {
         for (mine, theirs) in self.instructions.iter_mut().zip(&other.instructions) {
             mine.add(theirs);
         }
+        self.touched.add(&other.touched);
+        self.block_bytes_in_flight = self.block_bytes_in_flight.max(other.block_bytes_in_flight);
     }
 
     /// Warp instructions issued.
@@ -111,81 +104,7 @@ impl Counters {
 
     /// Every metric, by name.
     pub fn metrics(&self, program: &Program) -> BTreeMap<&'static str, u64> {
-        let mut m: BTreeMap<&'static str, u64> = METRICS.iter().map(|n| (*n, 0)).collect();
-        let mut add = |name: &'static str, n: u64| *m.entry(name).or_default() += n;
-        for (count, info) in self.instructions.iter().zip(&program.info) {
-            add("smsp__inst_executed.sum", count.issued);
-            add("smsp__thread_inst_executed.sum", count.lanes);
-            add(pipe_metric(info.pipe), count.issued);
-            let op = operation(&info.opcode);
-            let (g, s, l) = (&count.global, &count.shared, &count.local);
-            match op {
-                Operation::Load => {
-                    add(
-                        "l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum",
-                        g.requests,
-                    );
-                    add("l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum", g.passes);
-                    add("emulator__ideal_sectors_global_op_ld.sum", g.ideal);
-                    add("emulator__bytes_global_op_ld.sum", g.bytes);
-                    add(
-                        "l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum",
-                        s.passes,
-                    );
-                    add(
-                        "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum",
-                        s.passes - s.ideal.min(s.passes),
-                    );
-                    add("l1tex__t_sectors_pipe_lsu_mem_local_op_ld.sum", l.passes);
-                    add("emulator__bytes_local.sum", l.bytes);
-                }
-                Operation::Store => {
-                    add(
-                        "l1tex__t_requests_pipe_lsu_mem_global_op_st.sum",
-                        g.requests,
-                    );
-                    add("l1tex__t_sectors_pipe_lsu_mem_global_op_st.sum", g.passes);
-                    add("emulator__ideal_sectors_global_op_st.sum", g.ideal);
-                    add("emulator__bytes_global_op_st.sum", g.bytes);
-                    add(
-                        "l1tex__data_pipe_lsu_wavefronts_mem_shared_op_st.sum",
-                        s.passes,
-                    );
-                    add(
-                        "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_st.sum",
-                        s.passes - s.ideal.min(s.passes),
-                    );
-                    add("l1tex__t_sectors_pipe_lsu_mem_local_op_st.sum", l.passes);
-                    add("emulator__bytes_local.sum", l.bytes);
-                }
-                Operation::Atomic => {
-                    add(
-                        "l1tex__t_requests_pipe_lsu_mem_global_op_atom.sum",
-                        g.requests,
-                    );
-                    add("l1tex__t_sectors_pipe_lsu_mem_global_op_atom.sum", g.passes);
-                    add("emulator__requests_shared_op_atom.sum", s.requests);
-                }
-                Operation::Reduction => {
-                    add(
-                        "l1tex__t_requests_pipe_lsu_mem_global_op_red.sum",
-                        g.requests,
-                    );
-                    add("l1tex__t_sectors_pipe_lsu_mem_global_op_red.sum", g.passes);
-                    add("emulator__requests_shared_op_atom.sum", s.requests);
-                }
-                Operation::None => {}
-            }
-            if info.opcode.starts_with("bar.") && !info.opcode.starts_with("bar.warp")
-                || info.opcode.starts_with("barrier.")
-            {
-                add("emulator__barriers.sum", count.issued);
-            }
-            if info.opcode.starts_with("cp.async.c") {
-                add("emulator__bytes_async_copy.sum", g.bytes);
-            }
-        }
-        m
+        metrics::metrics(self, program)
     }
 
     /// The launch as a JSON object: kernel, shape, metrics, and the source view.
@@ -294,34 +213,4 @@ pub struct SourceLine {
     pub line: u32,
     /// Counts of its instructions together.
     pub counts: InstructionCounts,
-}
-
-/// The metrics that every report has, zero or not.
-const METRICS: &[&str] = &[
-    "smsp__inst_executed.sum",
-    "smsp__thread_inst_executed.sum",
-    "l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum",
-    "l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum",
-    "l1tex__t_requests_pipe_lsu_mem_global_op_st.sum",
-    "l1tex__t_sectors_pipe_lsu_mem_global_op_st.sum",
-    "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum",
-    "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_st.sum",
-    "emulator__bytes_global_op_ld.sum",
-    "emulator__bytes_global_op_st.sum",
-    "emulator__bytes_local.sum",
-    "emulator__bytes_async_copy.sum",
-    "emulator__barriers.sum",
-];
-
-fn pipe_metric(pipe: Pipe) -> &'static str {
-    match pipe {
-        Pipe::Alu => "smsp__inst_executed_pipe_alu.sum",
-        Pipe::Fma => "smsp__inst_executed_pipe_fma.sum",
-        Pipe::Fp16 => "smsp__inst_executed_pipe_fp16.sum",
-        Pipe::Fp64 => "smsp__inst_executed_pipe_fp64.sum",
-        Pipe::Xu => "smsp__inst_executed_pipe_xu.sum",
-        Pipe::Tensor => "smsp__inst_executed_pipe_tensor.sum",
-        Pipe::Lsu => "smsp__inst_executed_pipe_lsu.sum",
-        Pipe::Control => "smsp__inst_executed_pipe_cbu.sum",
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ptx_emulator::exec::text;
 use ptx_emulator::image::{images, select, select_machine_code};
 use ptx_emulator::ptx::{self, ast};
 use ptx_emulator::sass::{Basis, Code, Executed, Flow, Function, SassError, Weights};
@@ -95,7 +96,7 @@ fn by_blocks(module: &ast::Module, function: &str, counts: &[u64]) -> Vec<(Strin
         if i > 0 && (branched || body.labels.values().any(|at| *at == i)) {
             block += 1;
         }
-        executed.push((instruction.opcode.join("."), counts[block]));
+        executed.push((text::instruction(instruction, body), counts[block]));
     }
     assert_eq!(block + 1, counts.len(), "blocks of {function}");
     executed
@@ -220,15 +221,22 @@ fn padding_weighs_nothing() {
 #[test]
 fn what_cannot_be_weighed_is_said() {
     let code = code((8, 0));
-    let mut executed = Executed::default();
-    let mut counts = by_blocks(&module(), "rounds", &[4, 0, 4, 24, 3, 24, 4, 0, 4]);
-    counts[5].0 = "sub.s32".into();
-    executed.functions.insert("rounds".into(), counts);
-    let error = code.weigh(&executed).unwrap_err();
-    assert!(
-        matches!(&error, SassError::OtherPtx { function, .. } if function == "rounds"),
-        "{error}"
-    );
+    let counts = by_blocks(&module(), "rounds", &[4, 0, 4, 24, 3, 24, 4, 0, 4]);
+    let (mut other, mut longer, mut shorter) = (counts.clone(), counts.clone(), counts);
+    // The same opcode with another operand, an instruction more, one less.
+    other[5].0 = other[5].0.replace("%r", "%s");
+    assert!(other[5].0.contains("%s"), "{}", other[5].0);
+    longer.push(("ret".into(), 0));
+    shorter.pop();
+    for counts in [other, longer, shorter] {
+        let mut executed = Executed::default();
+        executed.functions.insert("rounds".into(), counts);
+        let error = code.weigh(&executed).unwrap_err();
+        assert!(
+            matches!(&error, SassError::OtherPtx { function, .. } if function == "rounds"),
+            "{error}"
+        );
+    }
     let strange = BTreeMap::from([("missing".to_string(), vec![])]);
     let error = code.weigh(&Executed { functions: strange }).unwrap_err();
     assert!(error.to_string().contains("`missing` differs"), "{error}");

@@ -5,10 +5,12 @@ use super::context::Context;
 use super::error::{Result, fail};
 use super::handle::{Handle, Kind};
 use super::library::Kernel;
+use super::loader::Compiled;
 use super::module::Module;
 use super::state::{State, lock};
 use crate::exec;
 use crate::profile::{Profile, SHARED_PER_BLOCK, THREADS_PER_BLOCK};
+use crate::sass::MachineCode;
 use std::ffi::{CString, c_char};
 use std::sync::Arc;
 
@@ -21,6 +23,10 @@ pub(crate) struct Function {
     pub(crate) name: CString,
     /// Registers of a thread: ptxas's figure, or what is assumed without machine code.
     pub(crate) registers: u32,
+    /// Whether they are assumed.
+    pub(crate) registers_assumed: bool,
+    /// The module's machine code.
+    pub(crate) machine: Arc<MachineCode>,
     pub(crate) local_bytes: u32,
     /// Most dynamic shared memory a launch may ask for, in bytes.
     pub(crate) max_dynamic_shared: u32,
@@ -44,10 +50,10 @@ impl Function {
         context: Handle<Context>,
         module: Handle<Module>,
         kernel: Arc<exec::Kernel>,
-        resources: Option<super::loader::Resources>,
+        compiled: &Compiled,
         profile: &Profile,
-        ptx_arch: u32,
     ) -> Function {
+        let resources = compiled.resources.get(&kernel.name);
         let threads = kernel
             .max_threads
             .map_or(THREADS_PER_BLOCK, |t| t.iter().product());
@@ -59,12 +65,14 @@ impl Function {
                 || ASSUMED_REGISTERS.min(profile.registers_per_sm / threads.max(1)),
                 |r| r.registers,
             ),
+            registers_assumed: resources.is_none(),
+            machine: compiled.machine.clone(),
             local_bytes: resources.map_or(kernel.local_bytes, |r| r.local_bytes),
             max_dynamic_shared: SHARED_PER_BLOCK.saturating_sub(kernel.static_shared),
             carveout: -1,
             non_portable_clusters: false,
             cluster_policy: 0,
-            ptx_arch,
+            ptx_arch: compiled.syntax.target,
             binary_arch: profile.sm(),
             kernel,
         }

@@ -12,6 +12,7 @@ use super::stream::Stream;
 use super::work::Work;
 use crate::exec::{self, LaunchConfig};
 use crate::profile::{Profile, THREADS_PER_BLOCK};
+use crate::sass::MachineCode;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -23,8 +24,12 @@ pub(crate) struct Launch {
     pub(crate) config: LaunchConfig,
     /// The parameter block.
     pub(crate) params: Vec<u8>,
-    /// Registers of a thread.
-    pub(crate) registers: u32,
+    /// Registers of a thread, where ptxas said.
+    pub(crate) registers: Option<u32>,
+    /// The device.
+    pub(crate) profile: &'static Profile,
+    /// The module's machine code.
+    pub(crate) machine: Arc<MachineCode>,
 }
 
 /// The shape of a launch as the caller gave it.
@@ -300,7 +305,9 @@ impl State {
             kernel: of.kernel.clone(),
             config,
             params,
-            registers: of.registers,
+            registers: (!of.registers_assumed).then_some(of.registers),
+            profile,
+            machine: of.machine.clone(),
         };
         Ok((of.context, Arc::new(launch)))
     }

@@ -8,8 +8,10 @@ use crate::image::{self, Image, ImageError, Kind};
 use crate::memory::AddressSpace;
 use crate::profile::Profile;
 use crate::ptx::{self, ParseError, ParseErrorKind, ast};
+use crate::sass::MachineCode;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::sync::Arc;
 
 /// What ptxas made of a kernel, where the image holds machine code for the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub(crate) struct Resources {
 pub(crate) struct Compiled {
     pub(crate) syntax: ast::Module,
     pub(crate) resources: BTreeMap<String, Resources>,
+    /// All of the image's machine code, for counting by it.
+    pub(crate) machine: Arc<MachineCode>,
 }
 
 /// Chooses and parses what the device runs.
@@ -61,7 +65,11 @@ pub(crate) fn compile(
             resources.insert(kernel.name, found);
         }
     }
-    Ok(Compiled { syntax, resources })
+    Ok(Compiled {
+        syntax,
+        resources,
+        machine: Arc::new(MachineCode::of(&images)),
+    })
 }
 
 fn describe(image: &Image<'_>) -> String {

@@ -50,15 +50,7 @@ impl State {
             library,
         });
         for (name, kernel) in kernels {
-            let resources = compiled.resources.get(&name).copied();
-            let function = Function::new(
-                context,
-                handle,
-                kernel,
-                resources,
-                profile,
-                compiled.syntax.target,
-            );
+            let function = Function::new(context, handle, kernel, compiled, profile);
             let function = self.functions.insert(function);
             self.modules
                 .get_mut(handle)?

@@ -15,7 +15,8 @@ const REGISTER_UNIT: u32 = 256;
 const SHARED_UNIT: u64 = 128;
 /// An SM's four parts each hold their own warps and registers.
 const PARTS: u32 = 4;
-const WARP: u32 = 32;
+/// Threads of a warp.
+pub(crate) const WARP: u32 = 32;
 
 /// What a block needs of an SM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,27 +38,76 @@ fn shared_per_block(profile: &Profile, shared: u64) -> u64 {
     (shared + u64::from(profile.shared_reserved_per_block)).next_multiple_of(SHARED_UNIT)
 }
 
+/// Blocks of an SM that each of its resources has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Blocks the SM can keep at all.
+    pub(crate) blocks: u32,
+    /// Its warps.
+    pub(crate) warps: u32,
+    /// Its registers.
+    pub(crate) registers: u32,
+    /// Its shared memory.
+    pub(crate) shared: u32,
+}
+
+impl Limits {
+    pub(crate) fn of(profile: &Profile, need: Need) -> Limits {
+        if need.threads == 0 || need.threads > THREADS_PER_BLOCK {
+            return Limits {
+                blocks: 0,
+                warps: 0,
+                registers: 0,
+                shared: 0,
+            };
+        }
+        let warps = need.threads.div_ceil(WARP);
+        let shared = match u64::from(profile.shared_per_block_optin) {
+            most if need.shared > most => 0,
+            _ => u64::from(profile.shared_per_sm) / shared_per_block(profile, need.shared),
+        };
+        Limits {
+            blocks: profile.blocks_per_sm,
+            warps: profile.threads_per_sm / WARP / warps,
+            registers: match registers_per_warp(need.registers) {
+                0 => profile.blocks_per_sm,
+                each => profile.registers_per_sm / PARTS / each * PARTS / warps,
+            },
+            // An SM's shared memory is far below 2^32 units.
+            shared: shared as u32,
+        }
+    }
+
+    /// By name, as [`Limits::binding`] gives them.
+    fn named(&self) -> [(&'static str, u32); 4] {
+        [
+            ("registers", self.registers),
+            ("shared_mem", self.shared),
+            ("warps", self.warps),
+            ("blocks", self.blocks),
+        ]
+    }
+
+    /// Blocks that an SM holds at once; 0 where not even one fits.
+    pub(crate) fn blocks_per_sm(&self) -> u32 {
+        self.named()
+            .map(|(_, limit)| limit)
+            .into_iter()
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// The resources that allow no more.
+    pub(crate) fn binding(&self) -> impl Iterator<Item = &'static str> {
+        let least = self.blocks_per_sm();
+        let binding = move |(name, limit)| (limit == least).then_some(name);
+        self.named().into_iter().filter_map(binding)
+    }
+}
+
 /// Blocks that an SM holds at once; 0 where not even one fits.
 pub(crate) fn blocks_per_sm(profile: &Profile, need: Need) -> u32 {
-    if need.threads == 0 || need.threads > THREADS_PER_BLOCK {
-        return 0;
-    }
-    let warps = need.threads.div_ceil(WARP);
-    let by_threads = profile.threads_per_sm / WARP / warps;
-    let by_registers = match registers_per_warp(need.registers) {
-        0 => u32::MAX,
-        each => profile.registers_per_sm / PARTS / each * PARTS / warps,
-    };
-    let by_shared = u64::from(profile.shared_per_sm) / shared_per_block(profile, need.shared);
-    let by_shared = if need.shared > u64::from(profile.shared_per_block_optin) {
-        0
-    } else {
-        by_shared
-    };
-    by_threads
-        .min(by_registers)
-        .min(profile.blocks_per_sm)
-        .min(by_shared as u32)
+    Limits::of(profile, need).blocks_per_sm()
 }
 
 /// The block size with the most resident threads (the largest of several), with its blocks an SM.
@@ -289,6 +339,32 @@ mod tests {
                 }
             ),
             3
+        );
+    }
+
+    #[test]
+    fn what_binds_is_named() {
+        let binding = |key, threads, registers, shared| {
+            let need = Need {
+                threads,
+                registers,
+                shared,
+            };
+            let limits = Limits::of(profile(key), need);
+            (limits.blocks_per_sm(), limits.binding().collect::<Vec<_>>())
+        };
+        assert_eq!(binding("h100", 128, 94, 0), (5, vec!["registers"]));
+        // 97 KiB each, with the system's: 2 of 228 on an H100, 1 of 164 on an A100.
+        assert_eq!(binding("h100", 128, 94, 96 << 10), (2, vec!["shared_mem"]));
+        assert_eq!(binding("a100", 128, 94, 96 << 10), (1, vec!["shared_mem"]));
+        assert_eq!(
+            binding("h100", 1024, 32, 0),
+            (2, vec!["registers", "warps"])
+        );
+        assert_eq!(binding("l4", 32, 16, 0), (24, vec!["blocks"]));
+        assert_eq!(
+            binding("h100", 2048, 16, 0),
+            (0, vec!["registers", "shared_mem", "warps", "blocks"])
         );
     }
 

@@ -2,9 +2,11 @@
 
 use super::error::CuResult;
 use super::launch::Launch;
+use super::occupancy::{Limits, Need, WARP};
 use super::state::State;
 use crate::check::{Check, Fault, FaultKind};
-use crate::exec::Outcome;
+use crate::counters::Counters;
+use crate::sass::Executed;
 use serde_json::{Value, json};
 use std::io::Write as _;
 
@@ -98,11 +100,7 @@ impl State {
     }
 
     /// Keeps and files a launch's counters.
-    pub(crate) fn count_launch(&mut self, launch: &Launch, outcome: &Outcome) {
-        if !self.counters_wanted() {
-            return;
-        }
-        let json = launch_json(launch, outcome);
+    pub(crate) fn keep_launch(&mut self, json: Value) {
         if let Some(path) = &self.settings.counters_file {
             let written = std::fs::OpenOptions::new()
                 .create(true)
@@ -123,10 +121,66 @@ impl State {
 }
 
 /// A launch and its counters as one JSON object.
-fn launch_json(launch: &Launch, outcome: &Outcome) -> Value {
-    let mut json = outcome.counters.to_json(&launch.kernel, &launch.config);
-    json["metrics"]["launch__registers_per_thread"] = launch.registers.into();
+pub(crate) fn launch_json(launch: &Launch, counters: &Counters) -> Value {
+    let mut json = counters.to_json(&launch.kernel, &launch.config);
+    let executed = Executed::of(&launch.kernel.program, counters);
+    json["machine"] = launch.machine.weigh(&launch.kernel.name, &executed);
+    occupy(&mut json, launch, counters);
     json
+}
+
+/// Adds what the device's figures make of a launch: how many of its blocks an SM holds, and why no more.
+fn occupy(json: &mut Value, launch: &Launch, counters: &Counters) {
+    let Launch {
+        kernel,
+        config,
+        profile,
+        ..
+    } = launch;
+    let threads: u32 = config.block.iter().product();
+    let metrics = &mut json["metrics"];
+    metrics["launch__block_size"] = threads.into();
+    metrics["launch__grid_size"] = counters.blocks.into();
+    metrics["launch__shared_mem_per_block_dynamic"] = config.dynamic_shared.into();
+    metrics["launch__shared_mem_per_block_driver"] = profile.shared_reserved_per_block.into();
+    metrics["launch__shared_mem_per_block_static"] = kernel.static_shared.into();
+    let Some(registers) = launch.registers else {
+        let why = format!(
+            "the module holds no machine code for sm_{}, so registers are not known",
+            profile.sm()
+        );
+        json["occupancy"] = json!({ "unavailable": why });
+        return;
+    };
+    let limits = Limits::of(
+        profile,
+        Need {
+            threads,
+            registers,
+            shared: u64::from(kernel.static_shared) + u64::from(config.dynamic_shared),
+        },
+    );
+    let blocks = limits.blocks_per_sm();
+    let warps = blocks * threads.div_ceil(WARP);
+    metrics["launch__registers_per_thread"] = registers.into();
+    metrics["launch__occupancy_limit_blocks"] = limits.blocks.into();
+    metrics["launch__occupancy_limit_registers"] = limits.registers.into();
+    metrics["launch__occupancy_limit_shared_mem"] = limits.shared.into();
+    metrics["launch__occupancy_limit_warps"] = limits.warps.into();
+    metrics["sm__maximum_warps_avg_per_active_cycle"] = warps.into();
+    let of_most = f64::from(warps * WARP) / f64::from(profile.threads_per_sm);
+    metrics["sm__maximum_warps_per_active_cycle_pct"] = (of_most * 100.0).into();
+    let room = u64::from(blocks) * u64::from(profile.sm_count);
+    if room > 0 {
+        metrics["launch__waves_per_multiprocessor"] = (counters.blocks as f64 / room as f64).into();
+    }
+    metrics["emulator__async_copy_bytes_in_flight_per_sm.max"] =
+        (counters.block_bytes_in_flight * u64::from(blocks)).into();
+    json["occupancy"] = json!({
+        "device": profile.key,
+        "blocks_per_sm": blocks,
+        "limited_by": limits.binding().collect::<Vec<_>>(),
+    });
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::schedule::WorkId;
 use super::state::{Guard, State, lock_always, shared};
 use super::stream::Stream;
 use crate::exec;
+use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -115,11 +116,17 @@ fn run_forever() {
             }
             Job::Launch(launch, environment) => {
                 drop(state);
-                let outcome = catch_unwind(AssertUnwindSafe(|| {
-                    exec::launch(&launch.kernel, &launch.config, &launch.params, &environment)
+                let ran = catch_unwind(AssertUnwindSafe(|| {
+                    let outcome =
+                        exec::launch(&launch.kernel, &launch.config, &launch.params, &environment);
+                    // Machine code takes its time to weigh: not under the lock.
+                    let counted = environment
+                        .counters
+                        .then(|| super::report::launch_json(&launch, &outcome.counters));
+                    (outcome, counted)
                 }));
                 let mut state = lock_always();
-                state.launched(context, &launch, outcome.ok());
+                state.launched(context, &launch, ran.ok());
                 state
             }
             Job::Copy(copy) => {
@@ -265,14 +272,14 @@ impl State {
         }
     }
 
-    /// Takes in what came of a launch (`None`: it panicked).
+    /// Takes in what came of a launch, and its counters where they were kept (`None`: it panicked).
     fn launched(
         &mut self,
         context: Handle<Context>,
         launch: &Launch,
-        outcome: Option<exec::Outcome>,
+        ran: Option<(exec::Outcome, Option<Value>)>,
     ) {
-        let Some(outcome) = outcome else {
+        let Some((outcome, counted)) = ran else {
             let text = format!(
                 "kernel {}: a defect of the emulator, see the panic above",
                 launch.kernel.name
@@ -283,7 +290,9 @@ impl State {
         if !outcome.printed.is_empty() {
             super::report::print_device_output(&outcome.printed);
         }
-        self.count_launch(launch, &outcome);
+        if let Some(counted) = counted {
+            self.keep_launch(counted);
+        }
         if let Some(fault) = outcome.fault {
             let code = super::report::code_of(&fault.kind);
             self.fault(context, code, Report::fault(&fault));

@@ -7,7 +7,7 @@ use super::program::Flow;
 use super::shared::byte_state;
 use super::warp::Warp;
 use crate::check::Check;
-use crate::counters::{InstructionCounts, Traffic};
+use crate::counters::{InstructionCounts, SECTOR, Traffic};
 use crate::memory::{Allocation, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 use crate::ptx::ast::Space;
 use std::sync::Arc;
@@ -283,7 +283,7 @@ impl Warp {
         let allocation = unsafe { &*allocation };
         self.global_shadow(mask, addresses, access, allocation)?;
         if self.launch().counters {
-            self.count_global(mask, addresses, access.size);
+            self.count_global(mask, addresses, access);
         }
         Ok(out)
     }
@@ -323,7 +323,7 @@ impl Warp {
             self.global_shadow(1 << lane, addresses, access, &allocation)?;
         }
         if self.launch().counters {
-            self.count_global(mask, addresses, access.size);
+            self.count_global(mask, addresses, access);
         }
         Ok(out)
     }
@@ -616,14 +616,31 @@ impl Warp {
         unsafe { &mut *self.counts.add(self.pc as usize) }
     }
 
-    fn count_global(&mut self, mask: u32, addresses: &[u64; 32], size: u32) {
-        let (sectors, ideal) = super::traffic::global_sectors(mask, addresses, size);
+    fn count_global(&mut self, mask: u32, addresses: &[u64; 32], access: Access) {
+        let size = access.size;
+        let sectors = super::traffic::global_sectors(mask, addresses, size);
         tally(
             &mut self.counts().global,
-            sectors,
-            ideal,
+            sectors.count,
+            sectors.ideal,
             mask.count_ones() * size,
         );
+        // SAFETY: the launch's worker keeps the sets as long as its warps run, and nobody else touches them.
+        let touched = unsafe { &mut *self.touched };
+        let writes = access.kind.only_writes() || access.kind == Kind::Atomic;
+        let set = if writes {
+            &mut touched.written
+        } else {
+            &mut touched.read
+        };
+        if sectors.is_range() {
+            set.insert(sectors.first, sectors.last);
+        } else {
+            for lane in bits(mask) {
+                let last = addresses[lane] + u64::from(size) - 1;
+                set.insert(addresses[lane] / SECTOR, last / SECTOR);
+            }
+        }
     }
 
     fn count_shared(&mut self, mask: u32, addresses: &[u64; 32], size: u32) {

@@ -41,6 +41,10 @@ pub struct CopyQueue {
     committed: [u32; 32],
     /// Copy instructions issued.
     issued: u64,
+    /// Bytes being read from global memory.
+    in_flight: u64,
+    /// The most there have been.
+    most_in_flight: u64,
 }
 
 impl CopyQueue {
@@ -48,6 +52,26 @@ impl CopyQueue {
     pub fn clear(&mut self) {
         self.flying.clear();
         self.committed = [0; 32];
+        self.in_flight = 0;
+        self.most_in_flight = 0;
+    }
+
+    /// The most bytes that have been in flight at a time.
+    pub fn most_in_flight(&self) -> u64 {
+        self.most_in_flight
+    }
+
+    /// Copies of so many bytes have been issued.
+    #[inline(always)]
+    pub fn depart(&mut self, bytes: u64) {
+        self.in_flight += bytes;
+        self.most_in_flight = self.most_in_flight.max(self.in_flight);
+    }
+
+    /// Copies of so many bytes have landed.
+    #[inline(always)]
+    pub fn arrive(&mut self, bytes: u64) {
+        self.in_flight -= bytes;
     }
 
     /// Copy instructions issued so far.
@@ -60,6 +84,17 @@ impl CopyQueue {
     pub fn commit(&mut self, mask: u32) {
         for (lane, count) in self.committed.iter_mut().enumerate() {
             *count = count.wrapping_add(mask >> lane & 1);
+        }
+    }
+}
+
+impl Batch {
+    /// Bytes that the copies of some lanes read.
+    #[inline(always)]
+    fn bytes(&self, lanes: u32) -> u64 {
+        match &self.taken {
+            None => u64::from(lanes.count_ones() * self.size),
+            Some(taken) => bits(lanes).map(|l| u64::from(taken[l])).sum(),
         }
     }
 }
@@ -154,7 +189,7 @@ impl Warp {
         let group = queue.committed;
         let serial = queue.issued;
         queue.issued += 1;
-        queue.flying.push_back(Batch {
+        let batch = Batch {
             lanes: mask,
             size,
             taken: request.taken,
@@ -162,7 +197,9 @@ impl Warp {
             serial,
             to,
             from,
-        });
+        };
+        queue.depart(batch.bytes(mask));
+        queue.flying.push_back(batch);
         Ok(())
     }
 
@@ -263,7 +300,10 @@ impl Warp {
     /// Takes lanes off a batch, and the batch off the queue where none is left; the index of the next.
     #[inline(always)]
     fn retire(&mut self, at: usize, lanes: u32) -> usize {
-        let flying = &mut self.copies().flying;
+        let queue = self.copies();
+        let bytes = queue.flying[at].bytes(lanes);
+        queue.arrive(bytes);
+        let flying = &mut queue.flying;
         flying[at].lanes &= !lanes;
         if flying[at].lanes != 0 {
             return at + 1;

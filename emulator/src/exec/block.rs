@@ -5,7 +5,7 @@ use super::program::{Program, SLOT};
 use super::shared::{AlignedBytes, SharedMemory};
 use super::warp::{BarrierArrival, ReduceOp, State, Stop, Trouble, Warp};
 use crate::check::FaultKind;
-use crate::counters::InstructionCounts;
+use crate::counters::{InstructionCounts, Touched};
 use rand_core::{RngCore, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -149,11 +149,21 @@ impl Resident {
         self.block.index
     }
 
+    /// The most bytes of asynchronous copies in flight since the block began, each warp by itself.
+    pub fn most_in_flight(&self) -> u64 {
+        self.block.copies.iter().map(|c| c.most_in_flight()).sum()
+    }
+
     /// A turn for every warp that can run.
     ///
     /// # Safety
-    /// The launch and its counts are alive and `counts` is as long as the program.
-    pub unsafe fn turn(&mut self, counts: *mut InstructionCounts, launch: &LaunchState) -> Turn {
+    /// The launch, `counts` and `touched` are alive, and `counts` is as long as the program.
+    pub unsafe fn turn(
+        &mut self,
+        counts: *mut InstructionCounts,
+        touched: *mut Touched,
+        launch: &LaunchState,
+    ) -> Turn {
         self.turns += 1;
         let count = self.warps.len();
         let first = self
@@ -175,6 +185,7 @@ impl Resident {
                 None => PLAIN_SLICE,
             };
             self.warps[at].counts = counts;
+            self.warps[at].touched = touched;
             let before = self.warps[at].clock;
             // SAFETY: the caller's promise; block and registers live in `self`.
             let stop = unsafe { self.warps[at].run(slice) };

@@ -103,6 +103,7 @@ impl Warp {
                 }
             }
         }
+        self.copies().depart(u64::from(size));
         Ok(Bulk {
             warp: self.index,
             lane: lane as u32,
@@ -122,6 +123,7 @@ impl Warp {
         }
         // SAFETY: no other reference to the block is alive while a handler runs.
         let block = unsafe { self.block() };
+        block.copies[copy.warp as usize].arrive(u64::from(copy.size));
         let (to, states) = (
             block.shared.as_ptr().wrapping_add(copy.to as usize),
             block.shared.states().wrapping_add(copy.to as usize),

@@ -517,7 +517,7 @@ impl<'m> Decoder<'m> {
         self.effects.push(Effects::default());
         self.info.push(InstInfo {
             opcode: "exit".into(),
-            text: "(end of the function)".into(),
+            text: super::text::END.into(),
             line: self.line,
             loc: None,
             pipe: Pipe::Control,

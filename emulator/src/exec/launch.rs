@@ -4,7 +4,7 @@ use super::block::{Resident, Turn};
 use super::module::Kernel;
 use super::warp::Trouble;
 use crate::check::{Check, Checks, Fault, FaultKind};
-use crate::counters::{Counters, InstructionCounts};
+use crate::counters::{Counters, InstructionCounts, Touched};
 use crate::memory::{AddressSpace, Allocation, Owner, Snapshot};
 use crate::profile::Profile;
 use rand_core::{RngCore, SeedableRng};
@@ -222,6 +222,7 @@ impl Job<'_> {
     fn work(&self, worker: u64) -> Counters {
         let mut counters = Counters::new(self.kernel.program.insts.len());
         let counts: *mut InstructionCounts = counters.instructions.as_mut_ptr();
+        let mut touched = Touched::default();
         let program = &*self.kernel.program;
         let mut random = self
             .state
@@ -264,6 +265,7 @@ impl Job<'_> {
                 resident.push(place);
             }
             if resident.is_empty() || self.abort.load(Ordering::Relaxed) {
+                counters.touched = touched;
                 return counters;
             }
             let first = random
@@ -272,19 +274,23 @@ impl Job<'_> {
             let mut done = Vec::new();
             for k in 0..resident.len() {
                 let at = (first + k) % resident.len();
-                // SAFETY: counts are as long as the program, and the launch outlives the worker.
-                match unsafe { resident[at].turn(counts, self.state) } {
+                // SAFETY: counts are as long as the program, and like the launch outlive the blocks.
+                match unsafe { resident[at].turn(counts, &mut touched, self.state) } {
                     Turn::Going => {}
                     Turn::Done => done.push(at),
                     Turn::Fault(trouble, warp) => {
                         self.report(&resident[at], *trouble, warp);
+                        counters.touched = touched;
                         return counters;
                     }
                 }
             }
             done.sort_unstable();
             for at in done.into_iter().rev() {
-                idle.push(resident.swap_remove(at));
+                let place = resident.swap_remove(at);
+                counters.block_bytes_in_flight =
+                    counters.block_bytes_in_flight.max(place.most_in_flight());
+                idle.push(place);
             }
         }
     }

@@ -3,6 +3,9 @@
 use crate::ptx::ast::{AddressBase, Body, Instruction, Operand};
 use std::fmt::Write;
 
+/// Stands for the return behind a function's last instruction, which PTX does not write.
+pub const END: &str = "(end of the function)";
+
 /// An instruction nearly as it was written.
 pub fn instruction(inst: &Instruction, body: &Body) -> String {
     let mut out = String::new();

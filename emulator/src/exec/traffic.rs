@@ -1,9 +1,28 @@
 //! What the memory system would do with a warp's addresses: sectors of global memory, wavefronts of
 //! shared memory.
 
-/// 32-byte sectors that the lanes of `mask` touch with `size` bytes each, and the fewest that would hold
-/// as many distinct bytes.
-pub fn global_sectors(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u32) {
+/// Sectors of global memory that a warp's access touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sectors {
+    /// How many distinct ones.
+    pub count: u32,
+    /// The fewest that would hold as many distinct bytes.
+    pub ideal: u32,
+    /// The lowest, by number (address ÷ 32).
+    pub first: u64,
+    /// The highest.
+    pub last: u64,
+}
+
+impl Sectors {
+    /// Whether they lie side by side.
+    pub fn is_range(&self) -> bool {
+        self.last - self.first + 1 == u64::from(self.count)
+    }
+}
+
+/// 32-byte sectors that the lanes of `mask`, one of them at least, touch with `size` bytes each.
+pub fn global_sectors(mask: u32, addresses: &[u64; 32], size: u32) -> Sectors {
     if mask == u32::MAX {
         // Lanes side by side, the common case.
         let first = addresses[0];
@@ -13,7 +32,12 @@ pub fn global_sectors(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u32)
         }
         if apart == 0 {
             let last = first + 32 * u64::from(size) - 1;
-            return ((last >> 5) as u32 - (first >> 5) as u32 + 1, size);
+            return Sectors {
+                count: (last >> 5) as u32 - (first >> 5) as u32 + 1,
+                ideal: size,
+                first: first >> 5,
+                last: last >> 5,
+            };
         }
     }
     // Sectors in ascending order come out of ascending addresses, the common case; others are sorted.
@@ -48,7 +72,12 @@ pub fn global_sectors(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u32)
         }
         n = kept;
     }
-    (n as u32, distinct_bytes(mask, addresses, size).div_ceil(32))
+    Sectors {
+        count: n as u32,
+        ideal: distinct_bytes(mask, addresses, size).div_ceil(32),
+        first: list[0],
+        last: list[n.max(1) - 1],
+    }
 }
 
 /// Distinct bytes that the lanes touch. Lanes overlap wholly or not at all for natural alignment.
@@ -147,6 +176,10 @@ mod tests {
 
     #[test]
     fn global_sectors_of_strides() {
+        let global_sectors = |mask, addresses: &_, size| {
+            let sectors = super::global_sectors(mask, addresses, size);
+            (sectors.count, sectors.ideal)
+        };
         assert_eq!(global_sectors(u32::MAX, &strided(4), 4), (4, 4));
         assert_eq!(global_sectors(u32::MAX, &strided(16), 16), (16, 16));
         assert_eq!(global_sectors(u32::MAX, &strided(32), 4), (32, 4));
@@ -161,6 +194,19 @@ mod tests {
             (4, 4)
         );
         assert_eq!(global_sectors(1, &strided(4), 2), (1, 1));
+    }
+
+    #[test]
+    fn sectors_side_by_side_are_a_range() {
+        let of = |stride, size| super::global_sectors(u32::MAX, &strided(stride), size);
+        let range = |s: Sectors| (s.first, s.last, s.is_range());
+        assert_eq!(range(of(16, 16)), (0, 15, true));
+        assert_eq!(range(of(4, 4)), (0, 3, true));
+        assert_eq!(range(of(32, 4)), (0, 31, true));
+        assert_eq!(range(of(64, 16)), (0, 62, false));
+        let downwards = strided(4).map(|a| 1148 - a);
+        let sectors = super::global_sectors(u32::MAX, &downwards, 4);
+        assert_eq!(range(sectors), (32, 35, true));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::block::Block;
 use super::launch::LaunchState;
 use super::program::{Flow, Inst, Program};
 use crate::check::{Check, FaultKind};
-use crate::counters::InstructionCounts;
+use crate::counters::{InstructionCounts, Touched};
 
 /// Why a warp left its loop.
 #[derive(Debug)]
@@ -165,6 +165,8 @@ pub struct Warp {
     pub program: *const Program,
     /// Counts by program counter.
     pub counts: *mut InstructionCounts,
+    /// Sectors of global memory that the worker's blocks touch.
+    pub touched: *mut Touched,
     /// The block.
     pub block: *mut Block,
     /// The launch.
@@ -206,6 +208,7 @@ impl Warp {
             stop: Stop::Yield,
             program,
             counts: std::ptr::null_mut(),
+            touched: std::ptr::null_mut(),
             block: std::ptr::null_mut(),
             launch,
             local: super::local::LocalMemory::default(),

@@ -140,14 +140,15 @@ fn entry<'a>(header: &'a [u8], payload: &'a [u8]) -> Result<Image<'a>, ImageErro
         }
     };
     let stored = match method {
-        None => Stored::Plain(payload),
+        None => Stored::Plain(payload.into()),
         Some(method) => Stored::Compressed {
             bytes: slice(
                 payload,
                 0,
                 u32_at(header, COMPRESSED_SIZE).into(),
                 "the compressed payload of an entry",
-            )?,
+            )?
+            .into(),
             method,
             size: u64_at(header, UNCOMPRESSED_SIZE),
         },

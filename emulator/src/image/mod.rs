@@ -62,9 +62,9 @@ pub struct Image<'a> {
 /// The bytes as the file has them.
 #[derive(Debug, Clone, PartialEq)]
 enum Stored<'a> {
-    Plain(&'a [u8]),
+    Plain(Cow<'a, [u8]>),
     Compressed {
-        bytes: &'a [u8],
+        bytes: Cow<'a, [u8]>,
         method: compression::Method,
         size: u64,
     },
@@ -78,12 +78,37 @@ impl<'a> Image<'a> {
     /// one beyond [`MAX_IMAGE_BYTES`].
     pub fn contents(&self) -> Result<Cow<'a, [u8]>, ImageError> {
         match &self.stored {
-            Stored::Plain(bytes) => Ok(Cow::Borrowed(bytes)),
+            Stored::Plain(bytes) => Ok(bytes.clone()),
             Stored::Compressed {
                 bytes,
                 method,
                 size,
             } => compression::decompress(bytes, *method, *size).map(Cow::Owned),
+        }
+    }
+
+    /// The same image with bytes of its own, compressed still where it was.
+    pub fn into_owned(self) -> Image<'static> {
+        let owned = |bytes: Cow<'_, [u8]>| Cow::Owned(bytes.into_owned());
+        Image {
+            kind: self.kind,
+            arch: self.arch,
+            reach: self.reach,
+            flags: self.flags,
+            name: self.name,
+            options: self.options,
+            stored: match self.stored {
+                Stored::Plain(bytes) => Stored::Plain(owned(bytes)),
+                Stored::Compressed {
+                    bytes,
+                    method,
+                    size,
+                } => Stored::Compressed {
+                    bytes: owned(bytes),
+                    method,
+                    size,
+                },
+            },
         }
     }
 
@@ -238,7 +263,7 @@ pub fn images(bytes: &[u8]) -> Result<Vec<Image<'_>>, ImageError> {
             flags: 0,
             name: String::new(),
             options: String::new(),
-            stored: Stored::Plain(bytes),
+            stored: Stored::Plain(bytes.into()),
         }]);
     }
     if looks_like_text(bytes) {
@@ -258,7 +283,7 @@ pub fn images(bytes: &[u8]) -> Result<Vec<Image<'_>>, ImageError> {
             flags: 0,
             name: String::new(),
             options: String::new(),
-            stored: Stored::Plain(&bytes[..end]),
+            stored: Stored::Plain(bytes[..end].into()),
         }]);
     }
     Err(ImageError::UnknownFormat {

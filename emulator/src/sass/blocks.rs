@@ -13,6 +13,8 @@ pub struct Block {
     pub len: usize,
     /// Blocks that may follow it, by index.
     pub successors: Vec<usize>,
+    /// Whether a warp may leave the function at its end: always, or by a predicate.
+    pub leaves: bool,
     /// Whether any path from an entry leads here; padding is not.
     pub reachable: bool,
 }
@@ -97,6 +99,7 @@ pub(super) fn split(
                 first: *first,
                 len: end - first,
                 successors,
+                leaves: last.flow == Flow::Leave,
                 reachable: false,
             }
         })

@@ -29,16 +29,23 @@ impl Set {
 /// Edges of the graph, forwards or backwards.
 type Edges = Vec<Vec<usize>>;
 
-/// For each block, those on every path to it: its dominators, itself included. Blocks with
-/// no edge in start a path.
-fn dominators(into: &Edges) -> Vec<Set> {
+/// For each block, those on every path to it from where paths start: its dominators, itself
+/// included. A block that no path leads to has itself alone.
+fn dominators(into: &Edges, out: &Edges, starts: &[bool]) -> Vec<Set> {
     let len = into.len();
+    let mut met = vec![false; len];
+    let mut open: Vec<usize> = (0..len).filter(|b| starts[*b]).collect();
+    while let Some(b) = open.pop() {
+        if !std::mem::replace(&mut met[b], true) {
+            open.extend(&out[b]);
+        }
+    }
     let mut sets = vec![Set::new(len, true); len];
     let mut changed = true;
     while changed {
         changed = false;
         for b in 0..len {
-            let mut set = Set::new(len, !into[b].is_empty());
+            let mut set = Set::new(len, met[b] && !starts[b]);
             into[b].iter().for_each(|p| set.keep_common(&sets[*p]));
             set.insert(b);
             if set != sets[b] {
@@ -82,8 +89,13 @@ pub(super) fn classes(blocks: &[Block]) -> Vec<(usize, usize)> {
             into[*s].push(b);
         }
     }
-    let before = dominators(&into);
-    let behind = dominators(&out);
+    let entered: Vec<bool> = into.iter().map(Vec::is_empty).collect();
+    let left: Vec<bool> = blocks
+        .iter()
+        .map(|b| b.leaves || b.successors.is_empty())
+        .collect();
+    let before = dominators(&into, &out, &entered);
+    let behind = dominators(&out, &into, &left);
     let loops = loops(&into, &out, &before);
     let same_loops = |a: usize, b: usize| loops.iter().all(|l| l.has(a) == l.has(b));
     (0..len)
@@ -97,4 +109,51 @@ pub(super) fn classes(blocks: &[Block]) -> Vec<(usize, usize)> {
             (first.unwrap_or(b), depth)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks by their successors; those in `leaves` may leave the function as well.
+    fn classes_of(successors: &[&[usize]], leaves: &[usize]) -> Vec<usize> {
+        let block = |(k, successors): (usize, &&[usize])| Block {
+            first: k,
+            len: 1,
+            successors: successors.to_vec(),
+            leaves: leaves.contains(&k) || successors.is_empty(),
+            reachable: true,
+        };
+        let blocks: Vec<Block> = successors.iter().enumerate().map(block).collect();
+        classes(&blocks)
+            .into_iter()
+            .map(|(class, _)| class)
+            .collect()
+    }
+
+    #[test]
+    fn a_branch_that_comes_together_again() {
+        assert_eq!(classes_of(&[&[1, 2], &[3], &[3], &[]], &[]), [0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_loop_runs_more_often_than_what_is_around_it() {
+        assert_eq!(classes_of(&[&[1], &[2], &[1, 3], &[]], &[]), [0, 1, 1, 0]);
+    }
+
+    #[test]
+    fn a_warp_that_may_leave_need_not_come_further() {
+        // The second block ends in a predicated exit.
+        assert_eq!(classes_of(&[&[1], &[2], &[]], &[1]), [0, 0, 2]);
+        // The only way out of a loop is such an exit.
+        assert_eq!(
+            classes_of(&[&[1, 2], &[3], &[3], &[4], &[3]], &[3]),
+            [0, 1, 2, 3, 4]
+        );
+    }
+
+    #[test]
+    fn what_cannot_end_tells_nothing() {
+        assert_eq!(classes_of(&[&[1], &[2], &[1]], &[]), [0, 1, 2]);
+    }
 }

@@ -11,12 +11,14 @@ mod blocks;
 mod decode;
 mod equivalence;
 mod lines;
+mod machine;
 mod solve;
 mod weigh;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::exec::text;
 use crate::image::ImageError;
 use crate::image::cubin::{Cubin, FunctionSymbol};
 use crate::ptx;
@@ -24,6 +26,7 @@ use crate::ptx;
 pub use blocks::Block;
 pub use decode::{Flow, Instruction, Predicate};
 pub use lines::SourceLine;
+pub use machine::MachineCode;
 pub use weigh::{Basis, BlockWeight, Executed, Weights};
 
 /// Oldest and newest architectures whose encoding is known here.
@@ -45,16 +48,24 @@ pub struct Code {
 pub struct Ptx {
     /// Its text, comments emptied: lines are those of the original.
     pub text: String,
-    /// The instructions of each function with a body.
-    functions: BTreeMap<String, Vec<PtxInstruction>>,
+    /// Each function with a body.
+    functions: BTreeMap<String, PtxFunction>,
+}
+
+/// A function of the PTX.
+#[derive(Debug, Clone, PartialEq)]
+struct PtxFunction {
+    instructions: Vec<PtxInstruction>,
+    /// Whether its first instruction has a label, and may be branched to.
+    labelled: bool,
 }
 
 /// What weighing needs of a PTX instruction.
 #[derive(Debug, Clone, PartialEq)]
 struct PtxInstruction {
     line: u32,
-    /// Parts joined by dots.
-    opcode: String,
+    /// Opcode and operands.
+    text: String,
     guarded: bool,
     anchor: Option<weigh::Anchor>,
 }
@@ -67,11 +78,15 @@ impl Ptx {
             let Some(body) = function.body else { continue };
             let instructions = body.instructions.iter().map(|i| PtxInstruction {
                 line: i.line,
-                opcode: i.opcode.join("."),
+                text: text::instruction(i, &body),
                 guarded: i.guard.is_some(),
                 anchor: weigh::Anchor::of_ptx(i),
             });
-            functions.insert(function.name, instructions.collect());
+            let compiled = PtxFunction {
+                instructions: instructions.collect(),
+                labelled: body.labels.values().any(|at| *at == 0),
+            };
+            functions.insert(function.name, compiled);
         }
         Ok(Ptx { text, functions })
     }

@@ -63,8 +63,12 @@ impl Copies {
     }
 }
 
-/// Weighs every block.
-pub(super) fn solve(blocks: &[Block], copies: Vec<Copies>) -> Vec<BlockWeight> {
+/// Weighs every block. `entered` is how often the function is, where that is known.
+pub(super) fn solve(
+    blocks: &[Block],
+    copies: Vec<Copies>,
+    entered: Option<u64>,
+) -> Vec<BlockWeight> {
     let mut votes = vec![BTreeMap::new(); blocks.len()];
     for line in copies.iter().filter(|c| c.binding == Binding::Line) {
         if let Some(home) = line.home() {
@@ -84,12 +88,19 @@ pub(super) fn solve(blocks: &[Block], copies: Vec<Copies>) -> Vec<BlockWeight> {
         behind,
         weights: blocks
             .iter()
-            .map(|block| (!block.reachable).then_some(NOTHING))
+            .map(|block| (!block.reachable).then_some(BlockWeight::NOTHING))
             .collect(),
         classes: equivalence::classes(blocks),
         copies,
         votes,
     };
+    // Unless something leads back there, nothing else enters the first block.
+    if let (Some(entered), Some([])) = (entered, solver.before.first().map(Vec::as_slice)) {
+        solver.weights[0] = Some(BlockWeight {
+            weight: entered as f64,
+            basis: Basis::Anchored,
+        });
+    }
     while solver.shared(Binding::Effect)
         || solver.equivalent()
         || solver.shared(Binding::Load)
@@ -102,14 +113,9 @@ pub(super) fn solve(blocks: &[Block], copies: Vec<Copies>) -> Vec<BlockWeight> {
     solver
         .weights
         .into_iter()
-        .map(|w| w.unwrap_or(NOTHING))
+        .map(|w| w.unwrap_or(BlockWeight::NOTHING))
         .collect()
 }
-
-const NOTHING: BlockWeight = BlockWeight {
-    weight: 0.0,
-    basis: Basis::Nothing,
-};
 
 struct Solver {
     /// Blocks that lead to each, and that each leads to.

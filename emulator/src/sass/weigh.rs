@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Most anchors have all copies in one block and give its weight at once; others follow
-//! once the rest of their blocks are known. A block without anchors runs as often as one
+//! once the rest of their blocks are known. A function's first block runs as often as its
+//! first PTX instruction. A block without anchors runs as often as one
 //! that it cannot but follow, or takes the count that most of its instructions agree on.
 //! Code for warps with lanes absent, which ptxas keeps apart, counts as never run.
 
@@ -23,14 +24,15 @@ use super::solve::{Binding, Copies, solve};
 use super::{Code, Function, SassError};
 use crate::counters::Counters;
 use crate::exec::program::Program;
+use crate::exec::text;
 use crate::ptx::ast;
 use serde_json::{Map, Value, json};
 
 /// What a launch executed of PTX.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Executed {
-    /// By function: opcode (parts joined by dots) and warps that executed it, of each
-    /// instruction in order. Predicated-off executions count.
+    /// By function: each instruction as text, in order, and warps that executed it.
+    /// Predicated-off executions count.
     pub functions: BTreeMap<String, Vec<(String, u64)>>,
 }
 
@@ -41,7 +43,9 @@ impl Executed {
         for (info, count) in program.info.iter().zip(&counters.instructions) {
             let function = &program.functions[info.function as usize];
             let counts = functions.entry(function.name.clone()).or_default();
-            counts.push((info.opcode.clone(), count.issued));
+            if info.text != text::END {
+                counts.push((info.text.clone(), count.issued));
+            }
         }
         Executed { functions }
     }
@@ -72,6 +76,13 @@ pub struct BlockWeight {
     pub weight: f64,
     /// How that was found.
     pub basis: Basis,
+}
+
+impl BlockWeight {
+    pub(super) const NOTHING: BlockWeight = BlockWeight {
+        weight: 0.0,
+        basis: Basis::Nothing,
+    };
 }
 
 /// What a launch issued of a cubin.
@@ -198,33 +209,51 @@ struct Known {
 }
 
 /// Counts by line of the cubin's PTX.
-struct Lines(HashMap<u32, Vec<Known>>);
+struct Lines {
+    known: HashMap<u32, Vec<Known>>,
+    /// How often each function was entered, where its first instruction tells.
+    entered: HashMap<String, u64>,
+}
 
 impl Lines {
     /// Ties the cubin's PTX to the program that was executed: the same instructions in the
     /// same order, whatever their lines.
     fn bind(code: &Code, executed: &Executed) -> Result<Self, SassError> {
         let ptx = code.ptx.as_ref().ok_or(SassError::NoLines)?;
-        let mut lines: HashMap<u32, Vec<Known>> = HashMap::new();
+        let mut lines = Lines {
+            known: HashMap::new(),
+            entered: HashMap::new(),
+        };
         for (name, counts) in &executed.functions {
             let other_ptx = |line| SassError::OtherPtx {
                 function: name.clone(),
                 line,
             };
             let compiled = ptx.functions.get(name).ok_or_else(|| other_ptx(0))?;
-            for (i, instruction) in compiled.iter().enumerate() {
+            let instructions = &compiled.instructions;
+            if counts.len() > instructions.len() {
+                return Err(other_ptx(instructions.last().map_or(0, |i| i.line)));
+            }
+            if let Some((_, count)) = counts.first().filter(|_| !compiled.labelled) {
+                lines.entered.insert(name.clone(), *count);
+            }
+            for (i, instruction) in instructions.iter().enumerate() {
                 let count = match counts.get(i) {
-                    Some((opcode, count)) if *opcode == instruction.opcode => *count,
+                    Some((text, count)) if *text == instruction.text => *count,
                     _ => return Err(other_ptx(instruction.line)),
                 };
-                lines.entry(instruction.line).or_default().push(Known {
-                    anchor: instruction.anchor,
-                    guarded: instruction.guarded,
-                    count,
-                });
+                lines
+                    .known
+                    .entry(instruction.line)
+                    .or_default()
+                    .push(Known {
+                        anchor: instruction.anchor,
+                        guarded: instruction.guarded,
+                        count,
+                    });
             }
         }
-        Ok(Lines(lines))
+        Ok(lines)
     }
 
     /// The PTX instruction that a machine instruction is the translation of, if it is an anchor.
@@ -232,7 +261,7 @@ impl Lines {
         let anchor = Anchor::of_machine(instruction)?;
         let line = instruction.ptx_line?;
         let known = self
-            .0
+            .known
             .get(&line)?
             .iter()
             .find(|k| k.anchor == Some(anchor))?;
@@ -242,8 +271,14 @@ impl Lines {
         sound.then_some((line, anchor, known.count))
     }
 
+    /// Whether anything of a function came from PTX that was counted.
+    fn any_of(&self, function: &Function) -> bool {
+        let mut lines = function.instructions.iter().filter_map(|i| i.ptx_line);
+        lines.any(|line| self.known.contains_key(&line))
+    }
+
     fn count(&self, line: u32) -> Option<u64> {
-        let known = self.0.get(&line)?;
+        let known = self.known.get(&line)?;
         known.iter().map(|k| k.count).max()
     }
 }
@@ -263,7 +298,11 @@ impl Code {
             by_basis: BTreeMap::new(),
         };
         for function in &self.functions {
-            let blocks = weigh_function(function, &lines);
+            let blocks = if lines.any_of(function) {
+                weigh_function(function, &lines)
+            } else {
+                vec![BlockWeight::NOTHING; function.blocks.len()]
+            };
             for (block, weighed) in function.blocks.iter().zip(&blocks) {
                 for instruction in &function.instructions[block.range()] {
                     let mix = weights.by_mnemonic.entry(instruction.mnemonic);
@@ -310,5 +349,6 @@ fn weigh_function(function: &Function, lines: &Lines) -> Vec<BlockWeight> {
         }
     }
     let copies = anchors.into_values().chain(others.into_values());
-    solve(&function.blocks, copies.collect())
+    let entered = lines.entered.get(&function.name).copied();
+    solve(&function.blocks, copies.collect(), entered)
 }
