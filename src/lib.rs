@@ -3,6 +3,8 @@
 //! One decode step of a transformer layer: [append](Kernels::append) the new token's K and V behind the tokens already
 //! cached, then attend to all of them ([`decode`](Kernels::decode)), reading each cached byte once for the whole group
 //! of query heads that share it. After the last layer, [advance](Kernels::advance) the lengths.
+//! A prompt is appended likewise and attends to itself by [`prefill`](Kernels::prefill). Rotary embedding ([`Rope`]) is a
+//! part of either, or an operation of its own ([`rope`](Kernels::rope)).
 //!
 //! ```no_run
 //! use half::f16;
