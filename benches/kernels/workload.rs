@@ -1,0 +1,177 @@
+//! What the benches run: operations on caches of known models' shapes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use half::f16;
+use kv_kernels::cudarc::driver::{CudaSlice, CudaStream};
+use kv_kernels::{
+    CacheShape, DecodeShape, Element, Kernels, KvCache, Lengths, NewTokens, Result, Workspace,
+};
+
+/// An operation of one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op {
+    Append,
+    Decode,
+    /// Both in one launch.
+    Step,
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Op::Append => "append",
+            Op::Decode => "decode",
+            Op::Step => "step",
+        })
+    }
+}
+
+/// One layer of a model at one moment: every sequence holds `seq_len` tokens, one is new.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub batch: usize,
+    pub seq_len: usize,
+    pub num_kv_heads: usize,
+    pub group_size: usize,
+    pub head_dim: usize,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Case {
+            batch,
+            seq_len,
+            num_kv_heads,
+            group_size,
+            head_dim,
+        } = self;
+        let text = format!("b{batch} s{seq_len} h{num_kv_heads}x{group_size} d{head_dim}");
+        f.pad(&text)
+    }
+}
+
+/// Heads as in Llama 3 8B (8 × 4, 128), Qwen2.5 14B (8 × 5, 128) and SmolLM2 135M (3 × 3, 64).
+pub fn cases(batches_and_lengths: &[(usize, usize)]) -> Vec<Case> {
+    let models = [(8, 4, 128), (8, 5, 128), (3, 3, 64)];
+    let of_model = |(num_kv_heads, group_size, head_dim)| {
+        batches_and_lengths
+            .iter()
+            .map(move |&(batch, seq_len)| Case {
+                batch,
+                seq_len,
+                num_kv_heads,
+                group_size,
+                head_dim,
+            })
+    };
+    models.into_iter().flat_map(of_model).collect()
+}
+
+impl Case {
+    fn shape(&self) -> CacheShape {
+        CacheShape {
+            batch: self.batch,
+            num_kv_heads: self.num_kv_heads,
+            max_seq_len: self.seq_len + 1,
+            head_dim: self.head_dim,
+        }
+    }
+
+    fn num_q_heads(&self) -> usize {
+        self.num_kv_heads * self.group_size
+    }
+
+    /// Bytes of one token's K and V of all sequences.
+    fn token_bytes(&self) -> usize {
+        2 * self.batch * self.num_kv_heads * self.head_dim * size_of::<f16>()
+    }
+
+    /// Bytes of K and V attended to.
+    pub fn kv_bytes(&self) -> usize {
+        self.token_bytes() * (self.seq_len + 1)
+    }
+
+    /// The fewest bytes that an operation moves between memory and the GPU, each once.
+    pub fn fewest_bytes(&self, op: Op) -> usize {
+        let queries = 2 * self.batch * self.num_q_heads() * self.head_dim * size_of::<f16>();
+        match op {
+            Op::Append => 2 * self.token_bytes(),
+            Op::Decode => self.kv_bytes() + queries,
+            // The new token's K and V are read as given, and written.
+            Op::Step => self.kv_bytes() + self.token_bytes() + queries,
+        }
+    }
+}
+
+/// A case on the device: as many caches as are asked for, to be used in turn.
+pub struct Workload {
+    case: Case,
+    kernels: Kernels,
+    caches: Vec<KvCache<f16>>,
+    lengths: Lengths,
+    q: CudaSlice<f16>,
+    k: CudaSlice<f16>,
+    v: CudaSlice<f16>,
+    out: CudaSlice<f16>,
+    workspace: Workspace,
+}
+
+impl Workload {
+    pub fn new(
+        kernels: &Kernels,
+        stream: &Arc<CudaStream>,
+        case: Case,
+        caches: usize,
+    ) -> std::result::Result<Workload, Box<dyn std::error::Error>> {
+        let zeros = |heads: usize| stream.alloc_zeros::<f16>(case.batch * heads * case.head_dim);
+        let mut lengths = Lengths::new(stream, case.batch, case.seq_len + 1)?;
+        lengths.set(stream, &vec![case.seq_len; case.batch])?;
+        let size = kernels.workspace_size(&DecodeShape {
+            cache: case.shape(),
+            dtype: f16::DTYPE,
+            num_q_heads: case.num_q_heads(),
+            query_tokens: 1,
+            sliding_window: None,
+        })?;
+        Ok(Workload {
+            case,
+            kernels: kernels.clone(),
+            caches: (0..caches)
+                .map(|_| KvCache::new(stream, case.shape()))
+                .collect::<Result<_>>()?,
+            lengths,
+            q: zeros(case.num_q_heads())?,
+            k: zeros(case.num_kv_heads)?,
+            v: zeros(case.num_kv_heads)?,
+            out: zeros(case.num_q_heads())?,
+            workspace: Workspace::new(stream, size)?,
+        })
+    }
+
+    /// Launches an operation on the `turn`-th cache, counted round and round.
+    pub fn launch(&mut self, op: Op, turn: usize, stream: &CudaStream) -> Result<()> {
+        let step = self.lengths.step(NewTokens::Each(1))?;
+        let turn = turn % self.caches.len();
+        let cache = &mut self.caches[turn];
+        let num_q_heads = self.case.num_q_heads();
+        match op {
+            Op::Append => {
+                let append = self.kernels.append(&self.k, &self.v, cache, step);
+                append.launch(stream)
+            }
+            Op::Decode => self
+                .kernels
+                .decode(&self.q, num_q_heads, &*cache, step, &mut self.out)
+                .workspace(&mut self.workspace)
+                .launch(stream),
+            Op::Step => self
+                .kernels
+                .append(&self.k, &self.v, cache, step)
+                .decode(&self.q, num_q_heads, &mut self.out)
+                .workspace(&mut self.workspace)
+                .launch(stream),
+        }
+    }
+}
