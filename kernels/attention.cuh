@@ -58,6 +58,7 @@ struct WarpAttention {
     FragmentC out[kColumnTiles][kSteps];
     FragmentC sum[kColumnTiles];  // its rows are all the same; with exact sums, c[0] and c[1] are the lane's part
     float maximum[kColumnTiles][2];
+    bool fresh;  // no tile yet; the same in all lanes
 
     __device__ __forceinline__ void start(uint32_t ring, const T* k, const T* v, int warp) {
 #pragma unroll
@@ -67,6 +68,7 @@ struct WarpAttention {
 #pragma unroll
             for (int step = 0; step < kSteps; step++) out[n][step] = {};
         }
+        fresh = true;
         WarpTile::place(at, ring, lane);
         const int tile = range.begin + warp * kTokens;
         const int64_t first = static_cast<int64_t>(tile) * kHeadDim + lane * kPerVector;
@@ -196,7 +198,8 @@ struct WarpAttention {
             scale = 1.0f;
         }
         float sums[kColumnTiles][2];
-        if (weighAgainstMaximum(weights, sums, scores, scale)) {
+        // Before its first tile a warp has no maximum, and nothing to rescale.
+        if (fresh || weighAgainstMaximum(weights, sums, scores, scale)) {
             raiseMaximum(scores, scale);
             weighAgainstMaximum(weights, sums, scores, scale);
         }
@@ -288,6 +291,7 @@ struct WarpAttention {
                 }
                 const float factor = exp2Fast(maximum[n][e] - highest);
                 maximum[n][e] = highest;
+                if (fresh) continue;
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
                     sum[n].c[2 * half + e] *= factor;
@@ -296,5 +300,6 @@ struct WarpAttention {
                 }
             }
         }
+        fresh = false;
     }
 };

@@ -81,14 +81,14 @@ impl DecodeShape {
     pub(crate) fn plan_within(&self, gpu: &Gpu, limit: u32) -> Result<Plan> {
         let units = self.units()?;
         let plan = self.plan_of(units, 1);
-        let registers = plan.kernel.registers();
-        let resident = gpu.occupancy(plan.threads, registers, plan.shared_bytes);
+        let resident = plan.blocks_per_sm(gpu);
         let head_dim = self.cache.head_dim as u32;
         let round = WARPS * tile_tokens(head_dim);
         let rows = (self.rows() as u32).min(units.columns);
         let work = Work {
             units: units.count,
             rounds: (self.visible_tokens() as u32).div_ceil(round),
+            sm_count: gpu.sm_count,
             wave: gpu.sm_count * resident.max(1),
             merge: f64::from(4 * rows * partial_floats(head_dim))
                 / f64::from(2 * round * head_dim * self.dtype.size() as u32),
@@ -110,6 +110,16 @@ impl DecodeShape {
             shared_bytes: kernel.dynamic_shared_bytes(),
             num_splits,
         }
+    }
+
+    /// Bytes of K and V on their way to a multiprocessor full of this kernel's blocks: while a warp works on one of its
+    /// three tiles, the other two are being copied.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    pub fn bytes_in_flight_per_sm(&self, gpu: &Gpu) -> Result<u32> {
+        let plan = self.plan_with(1)?;
+        Ok(plan.blocks_per_sm(gpu) * plan.shared_bytes / SLOTS * (SLOTS - 1))
     }
 
     /// What a [`Workspace`](crate::Workspace) holds for a launch of so many splits.
@@ -318,14 +328,21 @@ mod tests {
                         let mut shape = shape(batch, num_kv_heads, group_size, head_dim);
                         shape.cache.max_seq_len = max_seq_len;
                         let plan = shape.plan(&gpu).expect("a plan");
-                        let kernel = plan.kernel;
-                        let wave = gpu.sm_count
-                            * gpu.occupancy(plan.threads, kernel.registers(), plan.shared_bytes);
+                        let units = shape.units().expect("units").count;
                         let rounds =
                             (max_seq_len as u32).div_ceil(WARPS * tile_tokens(head_dim as u32));
-                        let possible = shape.units().expect("units").count * rounds;
+                        let least = |blocks: u32, rounds: u32| {
+                            (0.9 * f64::from(blocks)).min((units * rounds.max(1)).into())
+                        };
+                        let wave = gpu.sm_count * plan.blocks_per_sm(&gpu);
+                        let blocks = f64::from(plan.blocks);
+                        // A wave of splits of two rounds, or a round on every multiprocessor.
                         assert!(
-                            f64::from(plan.blocks) >= (0.9 * f64::from(wave)).min(possible.into()),
+                            blocks >= least(wave, rounds / 2),
+                            "{gpu:?} {shape:?}: {plan}"
+                        );
+                        assert!(
+                            blocks >= least(gpu.sm_count, rounds),
                             "{gpu:?} {shape:?}: {plan}"
                         );
                     }

@@ -8,6 +8,7 @@ use crate::abi;
 use crate::decode_plan::{self, WIDE_HEAD_DIM};
 use crate::dtype::Dtype;
 use crate::embedded::RESOURCES;
+use crate::gpu::Gpu;
 use crate::prefill_plan;
 
 /// One kernel launch. A pure function of shapes: device memory is not looked at, so a CUDA graph that captured the
@@ -29,6 +30,16 @@ impl Plan {
     /// The kernel to launch.
     pub fn kernel(&self) -> Kernel {
         self.kernel
+    }
+
+    /// Blocks of this kernel that a multiprocessor holds at once.
+    pub fn blocks_per_sm(&self, gpu: &Gpu) -> u32 {
+        gpu.occupancy(self.threads, self.kernel.registers(), self.shared_bytes)
+    }
+
+    /// How often the GPU is filled with blocks, one after another.
+    pub fn waves(&self, gpu: &Gpu) -> f64 {
+        f64::from(self.blocks) / f64::from(gpu.sm_count * self.blocks_per_sm(gpu).max(1))
     }
 
     /// append: a thread for each 16 bytes of `rows` vectors of a head, whole vectors a block.
