@@ -40,27 +40,28 @@ struct WarpAttention {
     static constexpr int kRingBytes = kSlots * WarpTile::kBytes;
 
     // The product with ones sums weights as rounded for the product with V. In bf16 that is too coarse for lse: there
-    // they are summed before they are rounded.
-    static constexpr bool kExactSums = std::is_same_v<T, __nv_bfloat16>;
+    // they are summed before they are rounded. So they are where the accumulator's four registers a column tile (of which
+    // two are wanted) and the ones would not fit.
+    static constexpr bool kExactSums = std::is_same_v<T, __nv_bfloat16> || kColumnTiles * kHeadDim > 2 * 96;
 
     using Scores = FragmentC[kColumnTiles][kTokenFragments];
     using Weights = FragmentB[kColumnTiles][kTokenFragments];
 
     const KvDecodeParams& p;
     const Range& range;
-    int kv_head;
-    int first_row;  // of these query rows, among the KV head's query_tokens * group_size
+    const Place& place;  // in shared memory
     int lane;
 
     typename WarpTile::Lane at;
-    size_t k_from, v_from;  // the lane's first chunk of the next tile to copy
+    size_t from;  // the lane's first chunk of the next K tile to copy; V lies as far from K everywhere
     FragmentB q[kColumnTiles][kSteps];
     FragmentC out[kColumnTiles][kSteps];
     FragmentC sum[kColumnTiles];  // its rows are all the same; with exact sums, c[0] and c[1] are the lane's part
     float maximum[kColumnTiles][2];
     bool fresh;  // no tile yet; the same in all lanes
 
-    __device__ __forceinline__ void start(uint32_t ring, const T* k, const T* v, int warp) {
+    // Forgets all tokens attended to.
+    __device__ __forceinline__ void clear() {
 #pragma unroll
         for (int n = 0; n < kColumnTiles; n++) {
             maximum[n][0] = maximum[n][1] = kNoScore;
@@ -69,13 +70,16 @@ struct WarpAttention {
             for (int step = 0; step < kSteps; step++) out[n][step] = {};
         }
         fresh = true;
+    }
+
+    __device__ __forceinline__ void start(uint32_t ring, const T* k, int warp) {
+        clear();
         WarpTile::place(at, ring, lane);
         const int tile = range.begin + warp * kTokens;
         const int64_t first = static_cast<int64_t>(tile) * kHeadDim + lane * kPerVector;
-        k_from = __cvta_generic_to_global(k + first);
-        v_from = __cvta_generic_to_global(v + first);
-        copyNext<0>(k_from, tile);
-        copyNext<1>(v_from, tile);
+        from = __cvta_generic_to_global(k + first);
+        copyKeys<0>(tile);
+        copyValues<1>(tile);
     }
 
     // B fragments from rows of queries in shared memory: lane / 4 is the column, lane % 4 the pair of elements.
@@ -137,23 +141,31 @@ struct WarpAttention {
 
         waitForCopies<1>();  // for K; V may be under way
         __syncwarp();        // for all lanes' copies, and until all are done with the V before
-        copyNext<kFree>(k_from, tile + kStride);
+        copyKeys<kFree>(tile + kStride);
         multiplyKeys<kKeys>(scores);
-        weigh(weights, scores, tile, range.resident);
+        weigh(weights, scores, tile, range.end);
 
         waitForCopies<1>();  // for V
         __syncwarp();
-        copyNext<kKeys>(v_from, tile + kStride);
+        copyValues<kKeys>(tile + kStride);
         multiplyValues<kValues>(weights);
     }
 
+    // The next tile's K, then its V.
     template <int kSlot>
-    __device__ __forceinline__ void copyNext(size_t& from, int tile) {
+    __device__ __forceinline__ void copyKeys(int tile) {
+        if (tile < range.end) WarpTile::template copy<kSlot>(at, from, range.end - tile, lane);
+        commitCopies();  // an empty group too: groups are counted
+    }
+
+    template <int kSlot>
+    __device__ __forceinline__ void copyValues(int tile) {
         if (tile < range.end) {
-            WarpTile::template copy<kSlot>(at, from, range.resident - tile, lane);
+            const size_t v_from = from + (__cvta_generic_to_global(p.cache.v) - __cvta_generic_to_global(p.cache.k));
+            WarpTile::template copy<kSlot>(at, v_from, range.end - tile, lane);
             from += kStride * WarpTile::kRowBytes;
         }
-        commitCopies();  // an empty group too: groups are counted
+        commitCopies();
     }
 
     template <int kSlot>
@@ -225,13 +237,13 @@ struct WarpAttention {
         for (int n = 0; n < kColumnTiles; n++) {
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-                const int row = min(first_row + n * 8 + lane % 4 * 2 + e, last_row);
+                const int row = min(place.first_row + n * 8 + lane % 4 * 2 + e, last_row);
                 const int query = p.query_tokens == 1 ? 0 : row / p.group_size;
-                const int position = range.first_query + query;
+                const int position = place.first_query + query;
                 const int oldest = p.sliding_window > 0 ? position - p.sliding_window + 1 : 0;
                 float slope = 0.0f;
                 if (p.alibi_slopes != nullptr) {
-                    slope = p.alibi_slopes[kv_head * p.group_size + row - query * p.group_size] * kLog2E;
+                    slope = p.alibi_slopes[place.kv_head * p.group_size + row - query * p.group_size] * kLog2E;
                 }
 #pragma unroll
                 for (int a = 0; a < kTokenFragments; a++) {

@@ -12,6 +12,7 @@
 
 #include "attention.cuh"
 #include "cache.cuh"
+#include "turning.cuh"
 
 namespace {
 
@@ -30,96 +31,108 @@ struct Block {
     static constexpr int kQueryOffset = 2 * WarpTile::kBytes;  // slot 2 of warp 0
     static_assert(kColumns * kQueryPitch * sizeof(T) <= WarpTile::kBytes, "queries fit a slot");
 
-    // What the warps have, once nobody needs tiles any more. Rows of O lie 4 floats further apart than they are long:
-    // fragments are written by lanes 2 rows apart, which then are 8 banks apart.
+    // What the warps have of the cache, and what the new tokens add, once nobody needs tiles any more: in the rings of
+    // all warps but the first, which takes the new tokens in its own. Rows of O lie 4 floats further apart than they are
+    // long: fragments are written by lanes 2 rows apart, which then are 8 banks apart.
+    static constexpr int kNewTokens = kWarps;  // their part
     struct Merge {
-        float out[kWarps][kColumns][kHeadDim + 4];
-        Partial partial[kWarps][kColumns];
+        float out[kWarps + 1][kColumns][kHeadDim + 4];
+        Partial partial[kWarps + 1][kColumns];
         bool last;
     };
-    static_assert(sizeof(Merge) <= kWarps * Warp::kRingBytes, "the host asks for the ring's size");
+    static_assert(sizeof(Merge) <= (kWarps - 1) * Warp::kRingBytes, "the host asks for the rings' size");
 
     const KvDecodeParams& p;
-    int split, unit;  // blocks of a unit work for the same query rows of the same KV head and sequence
-    int row_group, kv_head, sequence;
-    SequenceStep step;
-    Range range;
+    Place at;
     unsigned char* shared;
 
-    __device__ __forceinline__ int firstRow() const { return row_group * kColumns; }
-    __device__ __forceinline__ int rows() const { return p.query_tokens * p.group_size - firstRow(); }  // at least 1
+    __device__ __forceinline__ int rows() const { return p.query_tokens * p.group_size - at.first_row; }  // at least 1
 
-    // Brings the block's query rows to shared memory, zeros for columns without one, and turns them.
-    __device__ __forceinline__ T* stageQueries() const {
-        T* const staged = reinterpret_cast<T*>(shared + kQueryOffset);
-        const T* const q = static_cast<const T*>(p.q.data) + sequence * p.q.batch_stride;
-        for (int i = threadIdx.x; i < kColumns * kChunks; i += KV_DECODE_THREADS) {
-            const int column = i / kChunks, element = i % kChunks * kPerVector;
-            Vec16 x = {};
-            if (column < rows()) {
-                const int row = firstRow() + column;
-                const int query = row / p.group_size;
-                const int head = kv_head * p.group_size + row % p.group_size;
-                x = loadOnce(q + query * p.q.token_stride + head * p.q.head_stride + element);
-            }
-            *reinterpret_cast<Vec16*>(staged + column * kQueryPitch + element) = x;
+    using Unit = TurningUnit<kHeadDim>;
+
+    // Turns of all pairs at some positions, one after another, in a slot that nothing else is in: those of the queries
+    // before the first tile, those of the new tokens after the last.
+    static constexpr int kPairs = kHeadDim / 2;
+    static constexpr int kQueryTurnsOffset = Warp::kRingBytes + 2 * WarpTile::kBytes;  // slot 2 of warp 1
+    static constexpr int kNewTurnsOffset = 2 * WarpTile::kBytes;                       // slot 2 of warp 0
+    static_assert(KV_MAX_QUERY_TOKENS * kPairs * sizeof(Turn) <= WarpTile::kBytes, "turns fit a slot");
+
+    // All threads together: a sine and cosine each, or few, instead of eight for each 16 bytes of every row.
+    __device__ __forceinline__ const Turn* makeTurns(int offset, int first_position, int tokens) const {
+        Turn* const turns = reinterpret_cast<Turn*>(shared + offset);
+        for (int i = threadIdx.x; i < tokens * kPairs; i += KV_DECODE_THREADS) {
+            const int token = i / kPairs, pair = i % kPairs;
+            turns[token * kPairs + WarpTurns<kHeadDim>::place(pair)] =
+                turnOf(p.rope, max(first_position + token, 0), min(pair, p.rope.rotary_dim / 2 - 1));
         }
         __syncthreads();
-        const int pairs = p.rope.rotary_dim / 2;
-        if (pairs > 0) {
-            const int count = min(rows(), kColumns) * pairs;
-            for (int first = 0; first < count; first += KV_DECODE_THREADS) {
-                const int i = first + threadIdx.x, column = i / pairs;
-                const int position = max(range.first_query + (firstRow() + column) / p.group_size, 0);
-                turnPair<T>(p.rope, position, i % pairs, i < count,
-                            [&](int channel) { return staged + column * kQueryPitch + channel; });
+        return turns;
+    }
+
+    __device__ __forceinline__ Vec16 turn(const Vec16& x, const Turn* turns, int token, const Unit& unit) const {
+        return ChunkTurn<T>(p.rope, unit, turns + token * kPairs).apply(x);
+    }
+
+    // Brings the block's query rows to shared memory, turned, zeros for columns without one.
+    __device__ __forceinline__ T* stageQueries(int warp, int lane) const {
+        T* const staged = reinterpret_cast<T*>(shared + kQueryOffset);
+        const T* const q = static_cast<const T*>(p.q.data) + at.sequence * p.q.batch_stride;
+        const bool turns = p.rope.rotary_dim > 0;
+        const Turn* const turns_of = turns ? makeTurns(kQueryTurnsOffset, at.first_query, p.query_tokens) : nullptr;
+        const Unit unit(warp, lane);
+#pragma unroll 1
+        for (int first = 0; first < kColumns; first += kWarps * Unit::kUnits) {
+            const int column = first + unit.index;
+            const int row = at.first_row + column;
+            const int query = row / p.group_size;
+            Vec16 x = {};
+            if (unit.is_whole && column < min(rows(), kColumns)) {
+                const int head = at.kv_head * p.group_size + row % p.group_size;
+                x = loadOnce(q + query * p.q.token_stride + head * p.q.head_stride + unit.chunk * kPerVector);
             }
-            __syncthreads();
+            // Lanes without a row turn nothing, for some token there is: shuffles take them all.
+            if (turns) x = turn(x, turns_of, min(query, p.query_tokens - 1), unit);
+            if (unit.is_whole && column < kColumns) {
+                *reinterpret_cast<Vec16*>(staged + column * kQueryPitch + unit.chunk * kPerVector) = x;
+            }
         }
+        __syncthreads();
         return staged;
     }
 
     // One warp puts the new tokens into the first two slots of its ring, K turned, zeros behind them; and, once a KV
     // head, into the cache.
-    __device__ __forceinline__ void takeNewTokens(int lane) const {
-        unsigned char* const keys = shared;
-        unsigned char* const values = shared + WarpTile::kBytes;
-        const auto chunk = [](unsigned char* tile, int token, int chunk) {
-            return reinterpret_cast<Vec16*>(
-                tile + (token * kChunks + (chunk ^ WarpTile::exchange(token))) * KV_VECTOR_BYTES);
-        };
+    __device__ __forceinline__ void takeNewTokens(int lane, const Turn* turns) const {
         const bool packed = p.step.cu_seqlens != nullptr;
-        for (int i = lane; i < Warp::kTokens * kChunks; i += 32) {
-            const int token = i / kChunks, c = i % kChunks;
+        const Unit unit(0, lane);
+#pragma unroll 1
+        for (int first = 0; first < Warp::kTokens; first += Unit::kUnits) {
+            const int token = first + unit.index;
+            const bool exists = unit.is_whole && token < at.step.added;
+            const int element = unit.chunk * kPerVector;
             Vec16 k = {}, v = {};
-            if (token < step.added) {
-                const int64_t k_from = tokenOffset(p.k_new, packed, step.first, sequence, token, kv_head);
-                const int64_t v_from = tokenOffset(p.v_new, packed, step.first, sequence, token, kv_head);
-                k = loadOnce(static_cast<const T*>(p.k_new.data) + k_from + c * kPerVector);
-                v = loadOnce(static_cast<const T*>(p.v_new.data) + v_from + c * kPerVector);
+            if (exists) {
+                const int64_t k_from = tokenOffset(p.k_new, packed, at.step.first, at.sequence, token, at.kv_head);
+                const int64_t v_from = tokenOffset(p.v_new, packed, at.step.first, at.sequence, token, at.kv_head);
+                k = loadOnce(static_cast<const T*>(p.k_new.data) + k_from + element);
+                v = loadOnce(static_cast<const T*>(p.v_new.data) + v_from + element);
             }
-            *chunk(keys, token, c) = k;
-            *chunk(values, token, c) = v;
+            if (turns != nullptr && first < at.step.added) k = turn(k, turns, min(token, at.step.added - 1), unit);
+            if (unit.is_whole && token < Warp::kTokens) {
+                const int to = (token * kChunks + (unit.chunk ^ WarpTile::exchange(token))) * KV_VECTOR_BYTES;
+                *reinterpret_cast<Vec16*>(shared + to) = k;
+                *reinterpret_cast<Vec16*>(shared + WarpTile::kBytes + to) = v;
+            }
+            if (exists && at.row_group == 0) {
+                const int64_t to = cacheOffset(p.cache, at.sequence, at.kv_head, at.step.cached + token) + element;
+                store(static_cast<T*>(p.cache.k) + to, k);
+                store(static_cast<T*>(p.cache.v) + to, v);
+            }
         }
         __syncwarp();
-        const int pairs = p.rope.rotary_dim / 2;
-        for (int first = 0; first < step.added * pairs; first += 32) {
-            const int i = first + lane, token = i / pairs;
-            turnPair<T>(p.rope, step.cached + token, i % pairs, token < step.added, [&](int channel) {
-                return reinterpret_cast<T*>(chunk(keys, token, channel / kPerVector)) + channel % kPerVector;
-            });
-        }
-        __syncwarp();
-        if (row_group != 0) return;
-        for (int i = lane; i < step.added * kChunks; i += 32) {
-            const int token = i / kChunks, c = i % kChunks;
-            const int64_t to = cacheOffset(p.cache, sequence, kv_head, step.cached + token) + c * kPerVector;
-            store(static_cast<T*>(p.cache.k) + to, *chunk(keys, token, c));
-            store(static_cast<T*>(p.cache.v) + to, *chunk(values, token, c));
-        }
     }
 
-    __device__ __forceinline__ void leave(Merge& merge, const Warp& warp_attention, int warp, int lane) const {
+    __device__ __forceinline__ void leave(Merge& merge, const Warp& attention, int part, int lane) const {
 #pragma unroll
         for (int n = 0; n < kColumnTiles; n++) {
             const int column = n * 8 + lane % 4 * 2;
@@ -127,14 +140,14 @@ struct Block {
             for (int step = 0; step < Warp::kSteps; step++) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    merge.out[warp][column + i % 2][step * 16 + i / 2 * 8 + lane / 4] =
-                        warp_attention.out[n][step].c[i];
+                    merge.out[part][column + i % 2][step * 16 + i / 2 * 8 + lane / 4] =
+                        attention.out[n][step].c[i];
                 }
             }
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-                const Partial partial = warp_attention.partial(n, e);
-                if (lane / 4 == 0) merge.partial[warp][column + e] = partial;
+                const Partial partial = attention.partial(n, e);
+                if (lane / 4 == 0) merge.partial[part][column + e] = partial;
             }
         }
     }
@@ -157,18 +170,18 @@ struct Block {
     static constexpr int kPartialFloats = kHeadDim + 4;
     __device__ __forceinline__ float* partialsOf(int of_split, int column) const {
         return p.partials +
-               ((static_cast<int64_t>(unit) * p.num_splits + of_split) * kColumns + column) * kPartialFloats;
+               ((static_cast<int64_t>(at.unit) * p.num_splits + of_split) * kColumns + column) * kPartialFloats;
     }
 
     __device__ __forceinline__ void handOver(const Quad& x, int column, int quad) const {
-        float* const to = partialsOf(split, column);
+        float* const to = partialsOf(at.split, column);
         reinterpret_cast<float4*>(to)[quad] = x.o;
         if (quad == 0) *reinterpret_cast<float2*>(to + kHeadDim) = {x.partial.maximum, x.partial.sum};
     }
 
     __device__ __forceinline__ Quad mergeSplits(int column, int quad) const {
         Quad x;
-        for (int of_split = 0; of_split < range.splits; of_split++) {
+        for (int of_split = 0; of_split < at.splits; of_split++) {
             const float* const from = partialsOf(of_split, column);
             const float2 m = __ldcg(reinterpret_cast<const float2*>(from + kHeadDim));
             x.merge(__ldcg(reinterpret_cast<const float4*>(from) + quad), {m.x, m.y});
@@ -177,13 +190,13 @@ struct Block {
     }
 
     __device__ __forceinline__ void finish(Quad x, int column, int quad) const {
-        const int row = firstRow() + column;
+        const int row = at.first_row + column;
         const int query = row / p.group_size;
-        const int head = kv_head * p.group_size + row % p.group_size;
+        const int head = at.kv_head * p.group_size + row % p.group_size;
         if (p.sinks != nullptr && x.partial.sum != 0.0f) x.merge({}, {p.sinks[head] * kLog2E, 1.0f});
         // A query that sees no token: zeros.
         const float factor = x.partial.sum == 0.0f ? 0.0f : 1.0f / x.partial.sum;
-        const int64_t to = (static_cast<int64_t>(sequence) * p.query_tokens + query) * p.num_kv_heads * p.group_size +
+        const int64_t to = (static_cast<int64_t>(at.sequence) * p.query_tokens + query) * p.num_kv_heads * p.group_size +
                            head;
         reinterpret_cast<uint2*>(static_cast<T*>(p.out) + to * kHeadDim)[quad] = {
             Element<T>::pack(x.o.x * factor, x.o.y * factor), Element<T>::pack(x.o.z * factor, x.o.w * factor)};
@@ -203,56 +216,70 @@ __device__ __forceinline__ void decode(const KvDecodeParams& p) {
     using B = Block<T, kHeadDim, kColumnTiles>;
     extern __shared__ __align__(128) unsigned char shared[];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    B block = {p};
-    block.split = blockIdx.x % p.num_splits;
-    block.unit = blockIdx.x / p.num_splits;
-    block.row_group = block.unit % p.row_groups;
-    block.kv_head = block.unit / p.row_groups % p.num_kv_heads;
-    block.sequence = block.unit / p.row_groups / p.num_kv_heads;
-    block.step = sequenceStep(p.step, block.sequence);
-    block.range = rangeOfBlock(p, block.step, block.split, B::Warp::kStride);
-    block.shared = shared;
-    const Range& range = block.range;
-    const bool is_last_split = block.split == range.splits - 1;
-    if (block.split >= range.splits) return;
+    B block = {p, {}, shared};
+    Place& at = block.at;
+    at.split = blockIdx.x % p.num_splits;
+    at.unit = blockIdx.x / p.num_splits;
+    at.row_group = at.unit % p.row_groups;
+    at.kv_head = at.unit / p.row_groups % p.num_kv_heads;
+    at.sequence = at.unit / p.row_groups / p.num_kv_heads;
+    at.step = sequenceStep(p.step, at.sequence);
+    const Range range = rangeOfBlock(p, at.step, at.split, B::Warp::kStride);
+    at.splits = range.splits;
+    at.first_query = range.first_query;
+    at.first_row = at.row_group * B::kColumns;
+    if (at.split >= at.splits) return;
+    __shared__ Place parked;
+    if (threadIdx.x == 0) parked = at;
 
-    const int64_t start = cacheOffset(p.cache, block.sequence, block.kv_head, 0);
-    typename B::Warp attention = {p, range, block.kv_head, block.firstRow(), lane};
+    const int64_t start = cacheOffset(p.cache, at.sequence, at.kv_head, 0);
+    typename B::Warp attention = {p, range, parked, lane};
     attention.start(sharedAddress(shared) + warp * B::Warp::kRingBytes, static_cast<const T*>(p.cache.k) + start,
-                    static_cast<const T*>(p.cache.v) + start, warp);
-    attention.takeQueries(block.stageQueries(), B::kQueryPitch);
-    __syncthreads();  // the slot that held the queries is the ring's again
+                    warp);
+    attention.takeQueries(block.stageQueries(warp, lane), B::kQueryPitch);
+    __syncthreads();  // the slots that held queries are the rings' again
     attention.attend(warp);
-    if (is_last_split && p.k_new.data != nullptr && warp == 0) {
-        block.takeNewTokens(lane);
-        if (block.step.added > 0) attention.attendPresent(block.step.cached);
-        if (lane == 0 && block.row_group == 0 && block.kv_head == 0) flag(p.step, block.sequence, block.step.status);
-    }
-
     __syncthreads();  // nobody reads tiles any more
-    auto& merge = *reinterpret_cast<typename B::Merge*>(shared);
+    at = parked;
+
+    auto& merge = *reinterpret_cast<typename B::Merge*>(shared + B::Warp::kRingBytes);
     block.leave(merge, attention, warp, lane);
+    const bool appends = p.k_new.data != nullptr && at.split == at.splits - 1;
+    const bool has_new = appends && at.step.added > 0;
+    const Turn* turns = nullptr;
+    if (has_new && p.rope.rotary_dim > 0) {
+        turns = block.makeTurns(B::kNewTurnsOffset, at.step.cached, at.step.added);
+    }
+    if (has_new && warp == 0) {
+        block.takeNewTokens(lane, turns);
+        attention.clear();
+        attention.attendPresent(at.step.cached);
+        block.leave(merge, attention, B::kNewTokens, lane);
+    }
+    if (appends && threadIdx.x == 0 && at.row_group == 0 && at.kv_head == 0) {
+        flag(p.step, at.sequence, at.step.status);
+    }
     __syncthreads();
     block.forQuads([&](int column, int quad) {
-        typename B::Quad x;
+        const auto part = [&](int i) { return reinterpret_cast<const float4*>(merge.out[i][column])[quad]; };
+        typename B::Quad x = {part(0), merge.partial[0][column]};
 #pragma unroll
-        for (int w = 0; w < kWarps; w++) {
-            x.merge(reinterpret_cast<const float4*>(merge.out[w][column])[quad], merge.partial[w][column]);
-        }
-        if (range.splits == 1) {
+        for (int w = 1; w < kWarps; w++) x.merge(part(w), merge.partial[w][column]);
+        if (has_new) x.merge(part(B::kNewTokens), merge.partial[B::kNewTokens][column]);
+        if (at.splits == 1) {
             block.finish(x, column, quad);
         } else {
             block.handOver(x, column, quad);
         }
     });
-    if (range.splits == 1) return;
+    if (at.splits == 1) return;
 
     // What a block has written is in memory before it counts itself; who counts last sees all of it.
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
-        const unsigned others = range.splits - 1;
-        merge.last = atomicInc(&p.arrivals[block.unit], others) == others;  // and the count is 0 again
+        const unsigned others = at.splits - 1;
+        merge.last = atomicInc(&p.arrivals[at.unit], others) == others;  // and the count is 0 again
         __threadfence();
     }
     __syncthreads();

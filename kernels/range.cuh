@@ -1,11 +1,11 @@
-// Which tokens a block attends to, found from the lengths on the device: the launch knows capacities only.
+// What a block works for, and which tokens it attends to, found from the lengths on the device: the launch knows
+// capacities only.
 #pragma once
 
 #include "step.cuh"
 
 struct Range {
     int begin, end;              // the block's own tokens in the cache
-    int resident;                // tokens of the sequence that are in the cache: nothing is read from here on
     int first_query;             // position of the sequence's first query; the others follow it
     int plain_begin, plain_end;  // tokens that every query sees, uncapped and unbiased
     int splits;                  // blocks that have something to attend to; the last one also takes new tokens
@@ -16,17 +16,29 @@ __device__ __forceinline__ Range rangeOfBlock(const KvDecodeParams& p, const Seq
     const int visible = s.cached + s.added;
     const bool windowed = p.sliding_window > 0;
     Range r;
-    r.resident = p.k_new.data != nullptr ? s.cached : visible;
+    // Tokens of the sequence that are in the cache: nothing is read from here on.
+    const int resident = p.k_new.data != nullptr ? s.cached : visible;
     r.first_query = visible - p.query_tokens;
     // The first query sees furthest to the left, the last to the right.
     const int begin = windowed ? max(r.first_query + 1 - p.sliding_window, 0) : 0;
     r.plain_begin = windowed ? max(visible - p.sliding_window, 0) : 0;
-    r.plain_end = p.soft_cap != 0.0f || p.alibi_slopes != nullptr ? 0 : min(r.first_query + 1, r.resident);
+    r.plain_end = p.soft_cap != 0.0f || p.alibi_slopes != nullptr ? 0 : min(r.first_query + 1, resident);
     // Whole rounds a split, shared out evenly: the first splits take one more.
-    const int rounds = (r.resident - begin + round - 1) / round;
+    const int rounds = (resident - begin + round - 1) / round;
     r.splits = max(min(rounds, p.num_splits), 1);
     const int each = rounds / r.splits, more = rounds % r.splits;
     r.begin = begin + (split * each + min(split, more)) * round;
-    r.end = min(r.begin + (each + (split < more ? 1 : 0)) * round, r.resident);
+    r.end = min(r.begin + (each + (split < more ? 1 : 0)) * round, resident);
     return r;
 }
+
+// What a block works for. Blocks of a unit have the same query rows, KV head and sequence, and share its splits. The main
+// loop needs the registers: there it waits in shared memory.
+struct Place {
+    int split, unit;
+    int row_group, kv_head, sequence;
+    int first_row;  // of the block's query rows, among the KV head's query_tokens * group_size
+    int splits;  // that have tokens to attend to
+    SequenceStep step;
+    int first_query;  // position of the first query token
+};

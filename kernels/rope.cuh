@@ -28,23 +28,3 @@ __device__ __forceinline__ Turn turnOf(const KvRope& rope, int position, int pai
 __device__ __forceinline__ float turned(float x, float y, float cosine, float sine) {
     return fmaf(x, cosine, y * sine);
 }
-
-// Turns a pair of a vector in shared memory; all lanes of a warp together, those without a pair too. `at(channel)` is
-// where a channel lies. Lanes whose channels share a word read before any of them writes.
-template <typename T, typename At>
-__device__ __forceinline__ void turnPair(const KvRope& rope, int position, int pair, bool is_there, const At& at) {
-    T *a = nullptr, *b = nullptr;
-    float x = 0.0f, y = 0.0f;
-    if (is_there) {
-        a = at(rope.interleaved ? 2 * pair : pair);
-        b = at(rope.interleaved ? 2 * pair + 1 : pair + rope.rotary_dim / 2);
-        x = Element<T>::widen(*a);
-        y = Element<T>::widen(*b);
-    }
-    __syncwarp();
-    if (is_there) {
-        const Turn turn = turnOf(rope, position, pair);
-        *a = Element<T>::narrow(turned(x, y, turn.cosine, -turn.sine));
-        *b = Element<T>::narrow(turned(y, x, turn.cosine, turn.sine));
-    }
-}

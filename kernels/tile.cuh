@@ -79,9 +79,12 @@ struct Tile {
             at.k[i] = base + k_row * kRowBytes + ((2 * i + k_chunk) ^ exchange(k_row)) * KV_VECTOR_BYTES;
             at.v[i] = base + v_row * kRowBytes + ((2 * i + v_chunk) ^ exchange(v_row)) * KV_VECTOR_BYTES;
         }
-        // The compiler would rather work these out again in every tile than keep them: a fifth of the instructions.
+        // The compiler would rather work these out again in every tile than keep them: a fifth of the instructions. Where
+        // sets are of two there are many, and a bit of each row tells them apart: not worth the registers.
+        if constexpr (kSet > 2) {
 #pragma unroll
-        for (int i = 0; i < kPeriod; i++) keepInRegister(at.copy[i]);
+            for (int i = 0; i < kPeriod; i++) keepInRegister(at.copy[i]);
+        }
 #pragma unroll
         for (int i = 0; i < kSet / 2; i++) {
             keepInRegister(at.k[i]);

@@ -88,30 +88,14 @@ struct ChunkTurn {
             }
         }
         __syncwarp();
-        if (rope.interleaved) {
-#pragma unroll
-            for (int e = 0; e < kPerVector; e += 4) {
-                const TwoTurns two = turns.two(turn, (firstChannel() + e) / 2);
-                take(e, two.first, true);
-                take(e + 1, two.first, false);
-                take(e + 2, two.second, true);
-                take(e + 3, two.second, false);
-            }
-        } else if (half % kPerVector == 0) {  // neighbouring channels have neighbouring pairs
-#pragma unroll
-            for (int e = 0; e < kPerVector; e += 2) {
-                const TwoTurns two = turns.two(turn, firstChannel() % half + e);
-                take(e, two.first, firstChannel() < half);
-                take(e + 1, two.second, firstChannel() < half);
-            }
-        } else {
-#pragma unroll
-            for (int e = 0; e < kPerVector; e++) {
-                const int channel = firstChannel() + e;
-                const bool is_first = channel < half;
-                take(e, turn[turns.place(is_first ? channel : min(channel - half, half - 1))], is_first);
-            }
-        }
+        read<kHeadDim>(turn);
+    }
+
+    // Of a position whose turns are made, as WarpTurns::place has them.
+    template <int kHeadDim>
+    __device__ __forceinline__ ChunkTurn(const KvRope& rope_, const TurningUnit<kHeadDim>& unit, const Turn* turn)
+        : rope(rope_), chunk(unit.chunk), first_lane(unit.first_lane) {
+        read<kHeadDim>(turn);
     }
 
     // All lanes of the warp together.
@@ -130,6 +114,36 @@ struct ChunkTurn {
     }
 
   private:
+    template <int kHeadDim>
+    __device__ __forceinline__ void read(const Turn* turn) {
+        using Turns = WarpTurns<kHeadDim>;
+        const int half = rope.rotary_dim / 2;
+        if (rope.interleaved) {
+#pragma unroll
+            for (int e = 0; e < kPerVector; e += 4) {
+                const TwoTurns two = Turns::two(turn, (firstChannel() + e) / 2);
+                take(e, two.first, true);
+                take(e + 1, two.first, false);
+                take(e + 2, two.second, true);
+                take(e + 3, two.second, false);
+            }
+        } else if (half % kPerVector == 0) {  // neighbouring channels have neighbouring pairs
+#pragma unroll
+            for (int e = 0; e < kPerVector; e += 2) {
+                const TwoTurns two = Turns::two(turn, firstChannel() % half + e);
+                take(e, two.first, firstChannel() < half);
+                take(e + 1, two.second, firstChannel() < half);
+            }
+        } else {
+#pragma unroll
+            for (int e = 0; e < kPerVector; e++) {
+                const int channel = firstChannel() + e;
+                const bool is_first = channel < half;
+                take(e, turn[Turns::place(is_first ? channel : min(channel - half, half - 1))], is_first);
+            }
+        }
+    }
+
     __device__ __forceinline__ int firstChannel() const { return chunk * kPerVector; }
 
     __device__ __forceinline__ void take(int e, const Turn& turn, bool is_first) {

@@ -64,8 +64,6 @@ impl<'a, T: Element> Append<'a, T> {
     /// sees the tokens up to its own. The step gives [each](NewTokens::Each) sequence the same number of tokens, 1 to
     /// [`MAX_QUERY_TOKENS`]. The rest is as for [`Kernels::decode`].
     ///
-    /// With [`rope`](Append::rope), queries are turned as well, by the same positions; `q` itself stays as it is.
-    ///
     /// A sequence without room for its new tokens is left untouched and flagged; its queries then stand for the newest
     /// tokens that it holds.
     pub fn decode(
@@ -74,14 +72,16 @@ impl<'a, T: Element> Append<'a, T> {
         num_q_heads: usize,
         out: &'a mut impl DevicePtrMut<T>,
     ) -> Decode<'a, T> {
-        let (kernels, step) = (self.kernels, self.step);
+        let (kernels, step, rope) = (self.kernels, self.step, self.rope);
         let source = Source::Appended {
             k: self.k,
             v: self.v,
             cache: self.cache,
-            rope: self.rope,
         };
-        Decode::new(kernels, q.into(), num_q_heads, source, step, out)
+        Decode {
+            rope,
+            ..Decode::new(kernels, q.into(), num_q_heads, source, step, out)
+        }
     }
 }
 
@@ -99,6 +99,7 @@ pub struct Decode<'a, T> {
     query_tokens: Option<usize>,
     num_splits: Option<usize>,
     workspace: Option<&'a mut Workspace>,
+    rope: Option<&'a Rope<'a>>,
 }
 
 /// Where the step's new tokens are.
@@ -108,7 +109,6 @@ enum Source<'a, T> {
         k: Tokens<'a, T>,
         v: Tokens<'a, T>,
         cache: CacheMut<'a, T>,
-        rope: Option<&'a Rope<'a>>,
     },
 }
 
@@ -133,6 +133,7 @@ impl<'a, T: Element> Decode<'a, T> {
             query_tokens: None,
             num_splits: None,
             workspace: None,
+            rope: None,
         }
     }
 
@@ -175,6 +176,13 @@ impl<'a, T: Element> Decode<'a, T> {
         self
     }
 
+    /// Turns each query by its own position before it attends; `q` itself stays as it is. Where the step's tokens are
+    /// appended in the same launch, their K too, on the way to the cache, as [`Append::rope`] does.
+    pub fn rope(mut self, rope: &'a Rope<'a>) -> Self {
+        self.rope = Some(rope);
+        self
+    }
+
     /// Query tokens a sequence, 1 to [`MAX_QUERY_TOKENS`]: its newest ones, causal among themselves. `q` and `out` are
     /// `[batch, query_tokens, num_q_heads, head_dim]`. One where nothing is said, and as many as are new where they are
     /// appended in the same launch.
@@ -205,7 +213,7 @@ impl<'a, T: Element> Decode<'a, T> {
     pub fn plan(&self) -> Result<Plan> {
         check_step(&self.step, self.cache_shape())?;
         let shape = self.shape()?;
-        if let Some(rope) = self.rope() {
+        if let Some(rope) = self.rope {
             rope.check(shape.cache.head_dim, self.step.max_seq_len())?;
         }
         let room = self.workspace.as_ref().map(|workspace| workspace.size());
@@ -233,13 +241,6 @@ impl<'a, T: Element> Decode<'a, T> {
         match &self.source {
             Source::Cached(cache) => cache.shape(),
             Source::Appended { cache, .. } => cache.shape(),
-        }
-    }
-
-    fn rope(&self) -> Option<&'a Rope<'a>> {
-        match &self.source {
-            Source::Cached(_) => None,
-            Source::Appended { rope, .. } => *rope,
         }
     }
 
@@ -281,8 +282,9 @@ impl<'a, T: Element> Decode<'a, T> {
     ///
     /// # Errors
     /// [`Error::OtherContext`] for the stream or any slice; [`Error::Mismatch`] where the step's batch is not the
-    /// cache's or its capacity is larger, or RoPE is not for them; [`Error::HeadsNotDivisible`], [`Error::GroupSize`];
+    /// cache's or its capacity is larger; [`Error::HeadsNotDivisible`], [`Error::GroupSize`];
     /// [`Error::Zero`] and [`Error::TooLarge`] for query tokens, splits, the window and new tokens;
+    /// [`Error::Mismatch`] for RoPE of more channels than `head_dim` or of tables of fewer positions than the capacity;
     /// [`Error::Packed`] for a packed step to be appended; [`Error::Workspace`] for splits without room;
     /// [`Error::Length`] for q, k, v, out, lse, sinks and slopes; [`Error::Stride`] for q, k and v;
     /// [`Error::NotFinite`] and [`Error::NotPositive`] for scale and cap; [`Error::Misaligned`] for q, k, v, out, the
@@ -347,12 +349,12 @@ impl<'a, T: Element> Decode<'a, T> {
             ),
             _ => (none(), none()),
         };
-        let rope = self.rope().map(|rope| rope.bind(stream)).transpose()?;
         let (cache, _cache) = match &mut self.source {
             Source::Cached(cache) => cache.bind(stream)?,
             Source::Appended { cache, .. } => cache.bind(stream)?,
         };
         let (step, _step) = self.step.bind(stream)?;
+        let rope = self.rope.map(|rope| rope.bind(stream)).transpose()?;
         let (options, _options) = self.options.bind(head_dim, stream)?;
         let (out, _out) = write_vectors("out", self.out, stream)?;
         let (lse, _lse) = match self.lse {

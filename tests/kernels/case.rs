@@ -191,7 +191,7 @@ impl Case {
     }
 
     /// Room for the case's splits, of NaN.
-    fn workspace<T: Number>(&self) -> Workspace {
+    pub fn workspace<T: Number>(&self) -> Workspace {
         let shape = DecodeShape {
             cache: self.shape,
             dtype: T::DTYPE,

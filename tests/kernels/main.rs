@@ -17,3 +17,4 @@ mod rejected_attention;
 mod replay;
 mod resources;
 mod rope;
+mod step;
