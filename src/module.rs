@@ -17,9 +17,6 @@ use crate::plan::{Kernel, Plan};
 /// Oldest compute capability the kernels are built for.
 const OLDEST: (i32, i32) = (8, 0);
 
-/// Shared memory that a block may ask for without further ado.
-const DEFAULT_SHARED_BYTES: u32 = 48 << 10;
-
 /// The kernels of this crate, loaded into one CUDA context. Cheap to clone.
 ///
 /// Operations are methods: each takes what it works on, may be given options, and is launched on a stream:
@@ -192,7 +189,7 @@ impl Loaded {
                     .load_function(&kernel.to_string())
                     .during("finding a kernel in its module")?;
                 let shared_bytes = kernel.dynamic_shared_bytes();
-                if shared_bytes > DEFAULT_SHARED_BYTES {
+                if shared_bytes > 0 {
                     function
                         .set_attribute(
                             CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,

@@ -34,7 +34,11 @@ impl Plan {
 
     /// Blocks of this kernel that a multiprocessor holds at once.
     pub fn blocks_per_sm(&self, gpu: &Gpu) -> u32 {
-        gpu.occupancy(self.threads, self.kernel.registers(), self.shared_bytes)
+        let Demands {
+            registers,
+            shared_bytes,
+        } = self.kernel.demands();
+        gpu.occupancy(self.threads, registers, self.shared_bytes + shared_bytes)
     }
 
     /// How often the GPU is filled with blocks, one after another.
@@ -151,9 +155,6 @@ pub enum Kernel {
     },
 }
 
-/// What the launch bounds of every kernel of 128 threads leave to a thread.
-const MAX_REGISTERS: u32 = 168;
-
 impl Kernel {
     /// Every kernel there is.
     pub fn all() -> impl Iterator<Item = Kernel> {
@@ -207,25 +208,47 @@ impl Kernel {
         }
     }
 
-    /// Registers of a thread, the most on any architecture built for.
-    pub(crate) fn registers(self) -> u32 {
-        static OF_KERNEL: LazyLock<HashMap<Kernel, u32>> = LazyLock::new(|| {
+    /// What ptxas gives it, the most on any architecture built for.
+    pub(crate) fn demands(self) -> Demands {
+        static OF_KERNEL: LazyLock<HashMap<Kernel, Demands>> = LazyLock::new(|| {
             Kernel::all()
-                .map(|kernel| (kernel, registers_of(&kernel.to_string())))
+                .map(|kernel| (kernel, Demands::of(&kernel.to_string())))
                 .collect()
         });
-        OF_KERNEL.get(&self).copied().unwrap_or(MAX_REGISTERS)
+        OF_KERNEL.get(&self).copied().unwrap_or(Demands::MOST)
     }
 }
 
-fn registers_of(name: &str) -> u32 {
-    let of_kernel = RESOURCES
-        .iter()
-        .filter(|resources| resources.kernel == name);
-    of_kernel
-        .map(|resources| resources.registers)
-        .max()
-        .unwrap_or(MAX_REGISTERS)
+/// What a kernel takes of a multiprocessor, besides what its launch asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demands {
+    /// Of a thread.
+    pub registers: u32,
+    /// Of a block, in bytes: static shared memory.
+    pub shared_bytes: u32,
+}
+
+impl Demands {
+    /// What the launch bounds of every kernel of 128 threads leave to a thread.
+    const MOST: Demands = Demands {
+        registers: 168,
+        shared_bytes: 64,
+    };
+
+    fn of(name: &str) -> Demands {
+        RESOURCES
+            .iter()
+            .filter(|resources| resources.kernel == name)
+            .map(|resources| Demands {
+                registers: resources.registers,
+                shared_bytes: resources.shared_bytes,
+            })
+            .reduce(|a, b| Demands {
+                registers: a.registers.max(b.registers),
+                shared_bytes: a.shared_bytes.max(b.shared_bytes),
+            })
+            .unwrap_or(Demands::MOST)
+    }
 }
 
 impl fmt::Display for Kernel {
