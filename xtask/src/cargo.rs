@@ -7,9 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Machine code for the oldest architecture only, and portable PTX: all that the
-/// emulator reads, and what any newer GPU's driver can compile from.
-const EMULATED_ARCHS: &str = "80";
+/// Portable PTX, which the emulator executes and any newer GPU's driver can compile
+/// from, and machine code for the two architectures that it counts by.
+const EMULATED_ARCHS: &str = "80,90";
 
 /// Cargo in the repository's root. The architectures are trimmed unless the user
 /// has named some; tests, demo and CI so share one build of the kernels.
@@ -75,13 +75,17 @@ mod tests {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// A dependency with fewer features in the demo than in the tests would be
-    /// built twice, and all that depends on it: minutes, with candle.
+    /// A dependency with fewer features in the demo or the counters than in the tests
+    /// would be built twice, and all that depends on it: minutes, with candle or the
+    /// emulator.
     #[test]
-    fn the_demo_runs_on_what_the_tests_built() {
+    fn demo_and_counters_run_on_what_the_tests_built() {
         let tests = packages(&["--workspace"]);
-        let demo = packages(&["--package", "generate", "--edges", "normal,build"]);
-        let built_again: Vec<_> = demo.difference(&tests).collect();
-        assert!(built_again.is_empty(), "{built_again:?}");
+        assert_eq!(crate::counters::BUILD[1], "--workspace");
+        for selection in [&["--package", "generate"] as &[&str], &["--workspace"]] {
+            let run = packages(&[selection, &["--edges", "normal,build"]].concat());
+            let built_again: Vec<_> = run.difference(&tests).collect();
+            assert!(built_again.is_empty(), "{selection:?}: {built_again:?}");
+        }
     }
 }
