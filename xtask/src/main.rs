@@ -2,6 +2,7 @@
 
 mod abi;
 mod cargo;
+mod counters;
 mod demo;
 mod nvcc;
 mod pins;
@@ -40,6 +41,11 @@ enum Task {
         /// Passed on to examples/generate; `--help` lists what it takes
         args: Vec<OsString>,
     },
+    /// Set up, then count on the emulator what the kernels move and issue
+    Counters {
+        /// Passed on to examples/counters; `--help` lists what it takes
+        args: Vec<OsString>,
+    },
     /// Write src/abi.rs, the Rust view of kernels/abi.h
     Abi {
         /// Compare with what is there instead of writing
@@ -63,10 +69,11 @@ fn main() -> ExitCode {
 /// leaves all of them as they stand, a `--` among them too.
 fn escaped(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.into_iter().collect();
-    if args
-        .get(1)
-        .is_some_and(|task| task == "test" || task == "demo")
-    {
+    if args.get(1).is_some_and(|task| {
+        ["test", "demo", "counters"]
+            .iter()
+            .any(|name| task == *name)
+    }) {
         args.insert(2, "--".into());
     }
     args
@@ -83,6 +90,10 @@ fn run(task: Task) -> Result<()> {
         Task::Demo { args } => {
             setup::toolchain(&root)?;
             demo::run(&root, &args)
+        }
+        Task::Counters { args } => {
+            setup::toolchain(&root)?;
+            counters::run(&root, &args)
         }
         Task::Abi { check } => abi::run(&root, check),
     }
@@ -104,8 +115,8 @@ mod tests {
     fn passed_on(args: &[&str]) -> Vec<OsString> {
         let line = ["xtask"].iter().chain(args).map(OsString::from);
         match Cli::try_parse_from(escaped(line)).unwrap().command {
-            Task::Test { args } | Task::Demo { args } => args,
-            _ => panic!("{args:?} is neither test nor demo"),
+            Task::Test { args } | Task::Demo { args } | Task::Counters { args } => args,
+            _ => panic!("{args:?} passes nothing on"),
         }
     }
 
@@ -118,6 +129,7 @@ mod tests {
             &["demo", "--prompt", "A sentence.", "--tokens=8"],
             &["demo", "--table"],
             &["demo"],
+            &["counters", "--check", "--seq-len", "128,4096"],
         ] {
             assert_eq!(passed_on(args), &args[1..], "{args:?}");
         }

@@ -1,0 +1,180 @@
+//! One configuration of a launch.
+
+use std::fmt;
+use std::str::FromStr;
+
+use kv_kernels::{CacheShape, Dtype};
+
+/// What is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Attention of one new token a sequence, which is in the cache already.
+    Decode,
+    /// The new token's K and V into the cache.
+    Append,
+    /// RoPE and both in one launch: what a layer does in a decode step.
+    Step,
+}
+
+impl Operation {
+    const ALL: [Operation; 3] = [Operation::Decode, Operation::Append, Operation::Step];
+
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Decode => "decode",
+            Operation::Append => "append",
+            Operation::Step => "step",
+        }
+    }
+}
+
+impl FromStr for Operation {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let known = Operation::ALL.into_iter().find(|op| op.name() == word);
+        known.ok_or_else(|| {
+            let names = Operation::ALL.map(Operation::name);
+            format!("expected one of {}", names.join(", "))
+        })
+    }
+}
+
+/// How the tokens of a sequence are shared out over blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Splits {
+    /// As many splits as the plan for the device has.
+    Planned,
+    /// So many.
+    Fixed(usize),
+}
+
+impl FromStr for Splits {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match (word, word.parse()) {
+            ("planned", _) => Ok(Splits::Planned),
+            (_, Ok(number)) if number > 0 => Ok(Splits::Fixed(number)),
+            _ => Err("expected `planned` or a number from 1 on".into()),
+        }
+    }
+}
+
+/// A configuration: everything that decides what is launched, besides the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What is launched.
+    pub op: Operation,
+    /// Element type of cache, queries and output.
+    pub dtype: Dtype,
+    /// Elements of a vector.
+    pub head_dim: usize,
+    /// Query heads that share a KV head.
+    pub group_size: usize,
+    /// KV heads.
+    pub num_kv_heads: usize,
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens that each sequence attends to, the new one included: as many as its cache has room for.
+    pub seq_len: usize,
+    /// Splits of each sequence.
+    pub num_splits: Splits,
+}
+
+impl Config {
+    /// Query heads.
+    pub fn num_q_heads(&self) -> usize {
+        self.num_kv_heads * self.group_size
+    }
+
+    /// The cache.
+    pub fn shape(&self) -> CacheShape {
+        CacheShape {
+            batch: self.batch,
+            num_kv_heads: self.num_kv_heads,
+            max_seq_len: self.seq_len,
+            head_dim: self.head_dim,
+        }
+    }
+
+    /// Bytes of a vector.
+    fn vector_bytes(&self) -> u64 {
+        (self.head_dim * self.dtype.size()) as u64
+    }
+
+    /// Bytes of K and V of the tokens worked on, once: those attended to, or those appended.
+    pub fn kv_bytes(&self) -> u64 {
+        let tokens = match self.op {
+            Operation::Append => 1,
+            Operation::Decode | Operation::Step => self.seq_len,
+        };
+        2 * (self.batch * self.num_kv_heads * tokens) as u64 * self.vector_bytes()
+    }
+
+    /// Bytes of the queries.
+    pub fn q_bytes(&self) -> u64 {
+        match self.op {
+            Operation::Append => 0,
+            Operation::Decode | Operation::Step => {
+                (self.batch * self.num_q_heads()) as u64 * self.vector_bytes()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config {
+            op,
+            dtype,
+            head_dim,
+            group_size,
+            num_kv_heads,
+            batch,
+            seq_len,
+            num_splits,
+        } = self;
+        let splits = match num_splits {
+            Splits::Planned => "planned splits".to_string(),
+            Splits::Fixed(1) => "1 split".to_string(),
+            Splits::Fixed(number) => format!("{number} splits"),
+        };
+        write!(
+            f,
+            "{} {dtype}, head_dim {head_dim}, group_size {group_size}, num_kv_heads {num_kv_heads}, batch {batch}, \
+             seq_len {seq_len}, {splits}",
+            op.name()
+        )
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A configuration for the tests of other parts.
+    pub const CONFIG: Config = Config {
+        op: Operation::Decode,
+        dtype: Dtype::F16,
+        head_dim: 128,
+        group_size: 4,
+        num_kv_heads: 8,
+        batch: 2,
+        seq_len: 1000,
+        num_splits: Splits::Fixed(1),
+    };
+
+    #[test]
+    fn bytes_of_a_configuration() {
+        // 2 sequences, 8 heads, 1000 tokens of 256 bytes, K and V.
+        assert_eq!(CONFIG.kv_bytes(), 2 * 2 * 8 * 1000 * 256);
+        assert_eq!(CONFIG.q_bytes(), 2 * 32 * 256);
+        let append = Config {
+            op: Operation::Append,
+            ..CONFIG
+        };
+        assert_eq!((append.kv_bytes(), append.q_bytes()), (2 * 2 * 8 * 256, 0));
+    }
+}
