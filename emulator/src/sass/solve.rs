@@ -101,15 +101,7 @@ pub(super) fn solve(
             basis: Basis::Anchored,
         });
     }
-    while solver.shared(Binding::Effect)
-        || solver.equivalent()
-        || solver.shared(Binding::Load)
-        || solver.shared(Binding::Branch)
-        || solver.voted()
-        || solver.assumed(Binding::Load)
-        || solver.shared(Binding::Line)
-        || solver.assumed(Binding::Line)
-    {}
+    while solver.step() {}
     solver
         .weights
         .into_iter()
@@ -130,6 +122,22 @@ struct Solver {
 }
 
 impl Solver {
+    /// Finds a weight, or several, by the strongest rule that finds any. False where none does.
+    fn step(&mut self) -> bool {
+        // What has no unknown block left tells nothing more.
+        let weights = &self.weights;
+        self.copies
+            .retain(|c| c.blocks.keys().any(|b| weights[*b].is_none()));
+        self.shared(Binding::Effect)
+            || self.equivalent()
+            || self.shared(Binding::Load)
+            || self.shared(Binding::Branch)
+            || self.voted()
+            || self.assumed(Binding::Load)
+            || self.shared(Binding::Line)
+            || self.assumed(Binding::Line)
+    }
+
     /// What is left of an instruction's count, and the blocks still to share it, each with
     /// how many times it runs it.
     fn open(&self, copies: &Copies) -> (f64, Vec<(usize, f64)>) {
@@ -146,7 +154,12 @@ impl Solver {
 
     /// Blocks that are the only unknown of an instruction.
     fn shared(&mut self, binding: Binding) -> bool {
-        let contested = self.contested();
+        // Effects and loads have what they are worth from their own copies.
+        let contested = if binding < Binding::Load {
+            self.contested()
+        } else {
+            Vec::new()
+        };
         let mut found: BTreeMap<usize, Vec<(bool, f64)>> = BTreeMap::new();
         for copies in self.copies.iter().filter(|c| c.binding == binding) {
             let (left, unknown) = self.open(copies);
@@ -196,17 +209,17 @@ impl Solver {
 
     /// Blocks that run as often as one whose weight is known.
     fn equivalent(&mut self) -> bool {
-        let mut by_class: BTreeMap<usize, f64> = BTreeMap::new();
+        let mut by_class = vec![None; self.classes.len()];
         for (weight, (class, _)) in self.weights.iter().zip(&self.classes) {
             if let Some(known) = weight.filter(|w| w.basis != Basis::Nothing) {
-                by_class.entry(*class).or_insert(known.weight);
+                by_class[*class].get_or_insert(known.weight);
             }
         }
         let mut found = false;
         for (weight, (class, _)) in self.weights.iter_mut().zip(&self.classes) {
-            if let (None, Some(known)) = (*weight, by_class.get(class)) {
+            if let (None, Some(known)) = (*weight, by_class[*class]) {
                 *weight = Some(BlockWeight {
-                    weight: *known,
+                    weight: known,
                     basis: Basis::Equivalent,
                 });
                 found = true;

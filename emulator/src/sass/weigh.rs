@@ -298,11 +298,14 @@ impl Code {
             by_basis: BTreeMap::new(),
         };
         for function in &self.functions {
-            let blocks = if lines.any_of(function) {
-                weigh_function(function, &lines)
-            } else {
-                vec![BlockWeight::NOTHING; function.blocks.len()]
-            };
+            // Of kernels, only the one that was launched ran.
+            let other = function.is_kernel && !executed.functions.contains_key(&function.name);
+            if other || !lines.any_of(function) {
+                let nothing = vec![BlockWeight::NOTHING; function.blocks.len()];
+                weights.functions.push(nothing);
+                continue;
+            }
+            let blocks = weigh_function(function, &lines);
             for (block, weighed) in function.blocks.iter().zip(&blocks) {
                 for instruction in &function.instructions[block.range()] {
                     let mix = weights.by_mnemonic.entry(instruction.mnemonic);

@@ -67,6 +67,8 @@ pub struct Record {
     pub distinct_written_bytes: u64,
     /// Wavefronts of shared memory beyond the fewest.
     pub shared_bank_conflicts: u64,
+    /// The same for each block: what does not grow with its tokens is not in its loop over them.
+    pub bank_conflicts_per_block: f64,
     /// Bytes of local memory touched.
     pub local_bytes: u64,
     /// Registers a thread, of the device's machine code.
@@ -141,6 +143,8 @@ impl Record {
         let warp_instructions = sum(&[INSTRUCTIONS]);
         let global_load_bytes = sum(LOAD_BYTES);
         let (global_sectors, ideal_sectors) = (sum(SECTORS), sum(IDEAL_SECTORS));
+        let blocks = launches.iter().filter_map(|l| l["blocks"].as_u64()).sum();
+        let shared_bank_conflicts = sum(CONFLICTS);
         let machine = machine(launches, &kernels, kv_bytes);
         // Machine code serves the later minors of its major.
         let own = machine.get(&format!("sm_{}0", profile.compute_capability.0));
@@ -160,7 +164,7 @@ impl Record {
             tokens_per_split: (config.seq_len as u64).div_ceil(num_splits),
             device: profile.key,
             launches: launches.len() as u64,
-            blocks: launches.iter().filter_map(|l| l["blocks"].as_u64()).sum(),
+            blocks,
             warp_instructions,
             kv_bytes,
             q_bytes,
@@ -170,7 +174,8 @@ impl Record {
             ideal_sectors,
             distinct_read_bytes: sum(&["emulator__bytes_distinct_sectors_global_read.sum"]),
             distinct_written_bytes: sum(&["emulator__bytes_distinct_sectors_global_written.sum"]),
-            shared_bank_conflicts: sum(CONFLICTS),
+            shared_bank_conflicts,
+            bank_conflicts_per_block: ratio(shared_bank_conflicts, blocks),
             local_bytes: sum(&["emulator__bytes_local.sum"]),
             registers: own.and_then(|own| own.registers),
             spill_bytes: own.and_then(|own| own.spill_bytes),
@@ -329,6 +334,7 @@ pub mod tests {
         assert_eq!((record.global_sectors, record.ideal_sectors), (80, 64));
         assert_eq!(record.sector_ratio, 1.25);
         assert_eq!(record.shared_bank_conflicts, 10);
+        assert_eq!(record.bank_conflicts_per_block, 10.0 / 32.0);
         assert_eq!(record.tokens_per_split, 334);
         assert_eq!(
             record.kv_bytes_per_warp_instruction,
