@@ -1,22 +1,69 @@
-//! Warp instructions a second that the emulator executes on the decode kernel, on one core: `cargo bench --bench
-//! emulator_speed`. A figure of this machine's CPU, and no prediction of any GPU's time.
+//! Warp instructions a second that the emulator executes on one core, on the decode kernel and on CUB's block radix
+//! sort, without checks and with all of them: `cargo bench --bench emulator_speed`. Figures of this machine's CPU, and
+//! no prediction of any GPU's time.
 
+#[path = "../emulator/tests/support/mod.rs"]
+mod support;
+
+use cudarc::driver::{CudaContext, CudaStream, LaunchConfig, PushKernelArg};
+use cudarc::nvrtc::Ptx;
 use half::f16;
 use kv_kernels::{CacheShape, Kernels, KvCache, Lengths, NewTokens};
+use ptx_emulator::Emulator;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-/// Launches timed for each set of checks.
-const LAUNCHES: usize = 3;
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// Launches timed for each set of checks.
+const LAUNCHES: usize = 5;
+
+fn main() -> Outcome {
     let Some(emulator) = ptx_emulator::install()?.emulator() else {
         println!("skipped: a GPU is in force, and this measures the emulator");
         return Ok(());
     };
     emulator.set_threads(1)?;
-    let ctx = kv_kernels::open(0)?;
-    let stream = ctx.default_stream();
-    let kernels = Kernels::new(&ctx)?;
+    let context = kv_kernels::open(0)?;
+    decode(&emulator, &context)?;
+    radix_sort(&emulator, &context)
+}
+
+/// Times a launch without checks, and with all of them and all counters.
+fn measure(
+    emulator: &Emulator,
+    stream: &CudaStream,
+    name: &str,
+    mut launch: impl FnMut() -> Outcome,
+) -> Outcome {
+    for checks in ["none", "all"] {
+        emulator.set_checks(checks)?;
+        emulator.keep_counters(true)?;
+        emulator.take_counters()?;
+        launch()?;
+        stream.synchronize()?;
+        let instructions = executed(&emulator.take_counters()?)?;
+        // Memory counters cost time of their own: they are off, like the checks, unless asked for.
+        emulator.keep_counters(checks == "all")?;
+        let start = processor_seconds();
+        for _ in 0..LAUNCHES {
+            launch()?;
+        }
+        stream.synchronize()?;
+        let seconds = (processor_seconds() - start) / LAUNCHES as f64;
+        println!(
+            "{name}, checks {checks}: {instructions} warp instructions in {:.1} ms: {:.1} million a second",
+            seconds * 1e3,
+            instructions as f64 / seconds / 1e6
+        );
+    }
+    Ok(())
+}
+
+fn decode(emulator: &Emulator, context: &Arc<CudaContext>) -> Outcome {
+    let stream = context.default_stream();
+    let kernels = Kernels::new(context)?;
     let (num_q_heads, head_dim, seq_len) = (8, 128, 2048);
     let shape = CacheShape {
         batch: 2,
@@ -43,39 +90,69 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     kernels
         .advance(&mut lengths, NewTokens::Each(seq_len))
         .launch(&stream)?;
-    stream.synchronize()?;
-    for checks in ["none", "all"] {
-        emulator.set_checks(checks)?;
-        emulator.keep_counters(true)?;
-        emulator.take_counters()?;
+    let name = format!("decode, head_dim {head_dim}, group {num_q_heads}, {seq_len} tokens");
+    measure(emulator, &stream, &name, || {
         let step = lengths.step(NewTokens::Each(0))?;
         kernels
             .decode(&q, num_q_heads, &cache, step, &mut out)
             .launch(&stream)?;
-        stream.synchronize()?;
-        let instructions = executed(&emulator.take_counters()?)?;
-        // Memory counters cost time of their own: they are off, like the checks, unless asked for.
-        emulator.keep_counters(checks == "all")?;
-        let start = Instant::now();
-        for _ in 0..LAUNCHES {
-            let step = lengths.step(NewTokens::Each(0))?;
-            kernels
-                .decode(&q, num_q_heads, &cache, step, &mut out)
-                .launch(&stream)?;
-        }
-        stream.synchronize()?;
-        let seconds = start.elapsed().as_secs_f64() / LAUNCHES as f64;
-        println!(
-            "decode, head_dim {head_dim}, group {num_q_heads}, {seq_len} tokens, checks {checks}: {instructions} warp instructions in {:.1} ms: {:.1} million a second",
-            seconds * 1e3,
-            instructions as f64 / seconds / 1e6
-        );
+        Ok(())
+    })
+}
+
+/// CUB's block radix sort from the toolkit's headers: tiles of 512 keys.
+fn radix_sort(emulator: &Emulator, context: &Arc<CudaContext>) -> Outcome {
+    let (blocks, threads, items) = (256u32, 128u32, 4u32);
+    let Some(nvcc) = support::nvcc_or_skip("CUB's radix sort") else {
+        return Ok(());
+    };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator/tests/cub/sort.cu");
+    let ptx = support::compile(&nvcc, &source, &["-arch=compute_80"], "speed");
+    let kernel = context
+        .load_module(Ptx::from_src(ptx))?
+        .load_function("radix_u32_128x4")?;
+    let stream = context.default_stream();
+    let count = blocks * threads * items;
+    let keys: Vec<u32> = (0..count).map(|k| k.wrapping_mul(2_654_435_761)).collect();
+    let keys = stream.clone_htod(&keys)?;
+    let mut sorted = stream.alloc_zeros::<u32>(count as usize)?;
+    let config = LaunchConfig {
+        grid_dim: (blocks, 1, 1),
+        block_dim: (threads, 1, 1),
+        shared_mem_bytes: 0,
+    };
+    let name = format!("CUB's block radix sort, {} keys a block", threads * items);
+    measure(emulator, &stream, &name, || {
+        let mut launch = stream.launch_builder(&kernel);
+        launch.arg(&keys).arg(&mut sorted).arg(&0i32).arg(&32i32);
+        // SAFETY: the arguments are the kernel's, and both buffers hold a tile for every block.
+        unsafe { launch.launch(config) }?;
+        Ok(())
+    })
+}
+
+/// Seconds of a processor that this process has had, so that a busy machine does not show; the time of day where the
+/// system does not say.
+fn processor_seconds() -> f64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    // Behind the name in brackets: state and ten more fields, then ticks of a hundredth second in user and system mode.
+    let ticks = std::fs::read_to_string("/proc/self/stat")
+        .ok()
+        .and_then(|text| {
+            let (_, fields) = text.rsplit_once(')')?;
+            let mut fields = fields.split_whitespace().skip(11);
+            let user: f64 = fields.next()?.parse().ok()?;
+            let system: f64 = fields.next()?.parse().ok()?;
+            Some(user + system)
+        });
+    match ticks {
+        Some(ticks) => ticks / 100.0,
+        None => START.get_or_init(Instant::now).elapsed().as_secs_f64(),
     }
-    Ok(())
 }
 
 /// Warp instructions of the launches in a counters report.
-fn executed(report: &str) -> Result<u64, Box<dyn std::error::Error>> {
+fn executed(report: &str) -> Outcome<u64> {
     let launches: serde_json::Value = serde_json::from_str(report)?;
     let list = launches.as_array().ok_or("the counters are no list")?;
     Ok(list

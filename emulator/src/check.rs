@@ -64,6 +64,11 @@ impl Checks {
         self.0 & check as u32 != 0
     }
 
+    /// How many are on.
+    pub fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+
     /// This set and `check`.
     #[must_use]
     pub fn with(self, check: Check) -> Checks {

@@ -74,6 +74,8 @@ pub struct Setup {
     pub dynamic_shared: u32,
     /// All blocks resident.
     pub cooperative: bool,
+    /// Blocks of a cluster; `None` for what the kernel was compiled for.
+    pub cluster: Option<[u32; 3]>,
     /// Device.
     pub profile: &'static Profile,
     /// Checks in force.
@@ -93,6 +95,7 @@ impl Default for Setup {
             block: [32, 1, 1],
             dynamic_shared: 0,
             cooperative: false,
+            cluster: None,
             profile: &crate::profile::PROFILES[1],
             checks: Checks::ALL,
             seed: None,
@@ -111,6 +114,10 @@ pub struct Finished {
     pub counters: Counters,
     /// What device code printed.
     pub printed: String,
+    /// The kernel.
+    pub kernel: std::sync::Arc<crate::exec::Kernel>,
+    /// The launch.
+    pub config: LaunchConfig,
 }
 
 /// Why a run came to nothing.
@@ -139,6 +146,14 @@ pub enum RunError {
         /// First argument at fault.
         at: usize,
     },
+    /// The grid is not made up of whole clusters.
+    #[error("a grid of {grid:?} blocks in clusters of {cluster:?}")]
+    Cluster {
+        /// The grid.
+        grid: [u32; 3],
+        /// The cluster.
+        cluster: [u32; 3],
+    },
     /// Memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -162,6 +177,14 @@ pub fn run(text: &str, name: &str, args: &[Arg], setup: &Setup) -> Result<Finish
     let kernel = kernel
         .ok_or_else(|| RunError::NoKernel(name.into()))?
         .clone();
+    let cluster = setup.cluster.unwrap_or(kernel.cluster);
+    let divides = |k: usize| cluster[k] != 0 && setup.grid[k].is_multiple_of(cluster[k]);
+    if !(0..3).all(divides) {
+        return Err(RunError::Cluster {
+            grid: setup.grid,
+            cluster,
+        });
+    }
     let wrong = |at| RunError::Arguments {
         kernel: kernel.name.clone(),
         want: kernel.params.len(),
@@ -206,7 +229,7 @@ pub fn run(text: &str, name: &str, args: &[Arg], setup: &Setup) -> Result<Finish
         block: setup.block,
         dynamic_shared: setup.dynamic_shared,
         cooperative: setup.cooperative,
-        cluster: kernel.cluster,
+        cluster,
     };
     let environment = Environment {
         memory: space.snapshot(),
@@ -232,5 +255,7 @@ pub fn run(text: &str, name: &str, args: &[Arg], setup: &Setup) -> Result<Finish
         buffers: contents,
         counters: outcome.counters,
         printed: outcome.printed,
+        kernel,
+        config,
     })
 }

@@ -103,23 +103,48 @@ fn a_program_against_the_driver_api() {
     );
 }
 
-/// Needs a Python with NVIDIA's `cuda-bindings` 13.0 (from PyPI), named by `PTX_EMULATOR_PYTHON`; says so
-/// where there is none.
-#[test]
-fn pythons_bindings() {
+/// Runs a script of `tests/clients` in the Python named by `PTX_EMULATOR_PYTHON`, with what `requirements.txt` there
+/// lists; `None`, and a line that says so, where none is named.
+fn python(script: &str) -> Option<(String, String)> {
     let Some(python) = std::env::var_os("PTX_EMULATOR_PYTHON") else {
-        eprintln!("not run: PTX_EMULATOR_PYTHON names no Python with cuda-bindings");
-        return;
+        eprintln!("{script} not run: PTX_EMULATOR_PYTHON names no Python with NVIDIA's packages");
+        return None;
     };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/bindings.py");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/clients")
+        .join(script);
     let done = Command::new(python)
-        .arg(script)
+        .arg(path)
         .env("LD_LIBRARY_PATH", profile_folder().join("emulated"))
         .output()
         .unwrap();
-    let out = String::from_utf8_lossy(&done.stdout);
-    let err = String::from_utf8_lossy(&done.stderr);
+    let out = String::from_utf8_lossy(&done.stdout).into_owned();
+    let err = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(done.status.success(), "{out}{err}");
+    Some((out, err))
+}
+
+#[test]
+fn pythons_bindings() {
+    let Some((out, err)) = python("bindings.py") else {
+        return;
+    };
     assert_eq!(out, "NVIDIA H100 80GB HBM3 (emulated)\nfill ok\n");
     assert_eq!(err, "");
+}
+
+#[test]
+fn pythons_core() {
+    let Some((out, err)) = python("core.py") else {
+        return;
+    };
+    assert!(
+        out.starts_with("NVIDIA H100 80GB HBM3 (emulated) ") && out.ends_with("\nscale ok\n"),
+        "{out}"
+    );
+    // It asks for a context before it has one.
+    assert!(
+        err.lines().all(|line| line.contains("cuCtxGetDevice")),
+        "{err}"
+    );
 }

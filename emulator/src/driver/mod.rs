@@ -73,3 +73,21 @@ pub(crate) fn exports() -> impl Iterator<Item = &'static api::Export> {
     .into_iter()
     .flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    /// The counts in the README are those of the tables.
+    #[test]
+    fn the_readme_counts_the_calls() {
+        let all = super::exports().count();
+        let work = all - super::unsupported::EXPORTS.len();
+        let control = super::control::EXPORTS.len();
+        let said = format!(
+            "{} names with their versions, of which {} work",
+            all - control,
+            work - control
+        );
+        let readme = include_str!("../../README.md").replace('\n', " ");
+        assert!(readme.contains(&said), "the README should say: {said}");
+    }
+}

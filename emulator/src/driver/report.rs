@@ -91,6 +91,9 @@ impl State {
     /// Says a report on stderr and keeps it.
     pub(crate) fn report(&mut self, report: Report) {
         eprintln!("ptx-emulator: {}", report.text);
+        if let Some(path) = &self.settings.reports_file {
+            append(path, &report.json, "report");
+        }
         self.reports.push(report);
     }
 
@@ -102,21 +105,26 @@ impl State {
     /// Keeps and files a launch's counters.
     pub(crate) fn keep_launch(&mut self, json: Value) {
         if let Some(path) = &self.settings.counters_file {
-            let written = std::fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .and_then(|mut file| writeln!(file, "{json}"));
-            if let Err(e) = written {
-                eprintln!(
-                    "ptx-emulator: counters not written to {}: {e}",
-                    path.display()
-                );
-            }
+            append(path, &json, "counters");
         }
         if self.settings.keep_counters {
             self.launches.push(json);
         }
+    }
+}
+
+/// Adds a line to a file; where that fails, stderr says what is lost.
+fn append(path: &std::path::Path, json: &Value, what: &str) {
+    let written = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .and_then(|mut file| writeln!(file, "{json}"));
+    if let Err(e) = written {
+        eprintln!(
+            "ptx-emulator: {what} not written to {}: {e}",
+            path.display()
+        );
     }
 }
 

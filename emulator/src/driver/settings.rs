@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) keep_counters: bool,
     /// File that receives one JSON object a launch (`PTX_EMULATOR_COUNTERS`).
     pub(crate) counters_file: Option<PathBuf>,
+    /// File that receives one JSON object a report (`PTX_EMULATOR_REPORTS`).
+    pub(crate) reports_file: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -34,6 +36,7 @@ impl Default for Settings {
             threads: 0,
             keep_counters: false,
             counters_file: None,
+            reports_file: None,
         }
     }
 }
@@ -66,9 +69,9 @@ impl Settings {
         if let Some(threads) = number("PTX_EMULATOR_THREADS")? {
             settings.threads = threads as usize;
         }
-        settings.counters_file = get("PTX_EMULATOR_COUNTERS")
-            .filter(|p| !p.is_empty())
-            .map(PathBuf::from);
+        let file = |name: &str| get(name).filter(|p| !p.is_empty()).map(PathBuf::from);
+        settings.counters_file = file("PTX_EMULATOR_COUNTERS");
+        settings.reports_file = file("PTX_EMULATOR_REPORTS");
         let failures = match get("PTX_EMULATOR_FAIL") {
             Some(text) => {
                 Failure::parse_list(&text).map_err(|e| format!("PTX_EMULATOR_FAIL: {e}"))?

@@ -6,6 +6,7 @@
 //! at different times.
 
 use super::access::{Access, Kind, Pointers, bits};
+use super::block::Block;
 use super::program::Flow;
 use super::shared::byte_state;
 use super::warp::Warp;
@@ -173,7 +174,7 @@ impl Warp {
         }
         let checks = self.launch().checks;
         if checks.has(Check::AsyncCopy) || checks.has(Check::UninitMemory) {
-            self.mark_pending(mask, &to, size)?;
+            self.mark_pending(self.block, mask, &to, size)?;
         }
         if checks.has(Check::SharedRace) {
             // The copy may write at any time from now on: what others read before must be ordered before this.
@@ -183,7 +184,8 @@ impl Warp {
                 space: Some(Space::Shared),
                 ..probe
             };
-            self.shared_race(mask, &places, write)?;
+            // SAFETY: the block is the warp's own, and no reference to it is alive.
+            unsafe { self.shared_race(self.block, mask, &places, write)? };
         }
         let queue = self.copies();
         let group = queue.committed;
@@ -203,17 +205,23 @@ impl Warp {
         Ok(())
     }
 
-    /// Marks destinations of 4, 8 or 16 bytes as what an asynchronous copy will write.
+    /// Marks destinations of 4, 8 or 16 bytes in a block's shared memory as what an asynchronous copy will write.
     ///
     /// # Errors
     /// The flow to return where another copy to the same bytes is in flight.
-    pub fn mark_pending(&mut self, mask: u32, to: &[u32; 32], size: u32) -> Result<(), Flow> {
+    pub(super) fn mark_pending(
+        &mut self,
+        owner: *mut Block,
+        mask: u32,
+        to: &[u32; 32],
+        size: u32,
+    ) -> Result<(), Flow> {
         // SAFETY: no other reference to the block is alive while a handler runs.
-        let states = unsafe { self.block() }.shared.states();
+        let states = unsafe { (*owner).shared.states() };
         if self.launch().checks.has(Check::AsyncCopy) {
             for lane in bits(mask) {
                 // SAFETY: the destination was found inside shared memory; there is a state for each of its bytes.
-                if unsafe { any_pending(states.add(to[lane] as usize), size) } {
+                if unsafe { any_taken(states.add(to[lane] as usize), size) } {
                     let text = format!(
                         "copy of {size} bytes to shared address {:#x}, where an earlier asynchronous copy has not landed: \
                          no wait has completed it, and nothing orders the two",
@@ -371,21 +379,21 @@ impl Warp {
                 align: 1,
                 kind: Kind::Store,
             };
-            self.shared_race(lanes, &addresses, access)?;
+            // SAFETY: the block is the warp's own, and no reference to it is used after this.
+            unsafe { self.shared_race(self.block, lanes, &addresses, access)? };
         }
         Ok(())
     }
 }
 
-/// Whether any of the 4, 8 or 16 states at `at` is [`byte_state::PENDING`].
+/// Whether any of the 4, 8 or 16 states at `at` is one of [`byte_state::TAKEN`].
 ///
 /// # Safety
 /// There are that many.
 #[inline(always)]
-unsafe fn any_pending(at: *const u8, size: u32) -> bool {
-    // States are numbers whose bits do not overlap, so one mask finds the state in many bytes.
-    const MASK: u128 = u128::from_ne_bytes([byte_state::PENDING; 16]);
-    const _: () = assert!(byte_state::PENDING & byte_state::INIT == 0 && byte_state::UNINIT == 0);
+unsafe fn any_taken(at: *const u8, size: u32) -> bool {
+    // States are bits, so one mask finds them in many bytes.
+    const MASK: u128 = u128::from_ne_bytes([byte_state::TAKEN; 16]);
     // SAFETY: the caller's promise.
     unsafe {
         match size {

@@ -1,16 +1,16 @@
 //! A block in execution: shared memory, barriers, and the turns of its warps.
 
+use super::cluster::{self, FarAccess};
 use super::launch::LaunchState;
 use super::program::{Program, SLOT};
 use super::shared::{AlignedBytes, SharedMemory};
 use super::warp::{BarrierArrival, ReduceOp, State, Stop, Trouble, Warp};
-use crate::check::FaultKind;
+use crate::check::{Check, FaultKind};
 use crate::counters::{InstructionCounts, Touched};
 use rand_core::{RngCore, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 /// What warps of a block share.
-#[derive(Debug)]
 pub struct Block {
     /// Block index.
     pub index: [u32; 3],
@@ -18,10 +18,20 @@ pub struct Block {
     pub linear: u64,
     /// Shared memory.
     pub shared: SharedMemory,
-    /// What orders the block's accesses.
-    pub order: super::race::BlockOrder,
+    /// What the blocks of its cluster share.
+    pub cluster: *mut cluster::Shared,
+    /// Its rank in the cluster.
+    pub rank: u32,
+    /// The first of its warps' numbers in the cluster.
+    pub first_warp: u32,
+    /// Accesses to its shared memory by warps of the cluster's other blocks.
+    pub far: Vec<FarAccess>,
+    /// Whether its threads have all exited.
+    pub gone: bool,
     /// Asynchronous copies in flight, a queue for each warp.
     pub copies: Vec<super::async_copy::CopyQueue>,
+    /// Bulk copies that threads wait for by groups, a queue for each warp.
+    pub bulks: Vec<super::bulk::BulkQueue>,
     /// Barrier objects in shared memory.
     pub mbarriers: super::mbarrier::Mbarriers,
 }
@@ -60,6 +70,8 @@ pub struct Resident {
 pub enum Turn {
     /// Warps are left to run.
     Going,
+    /// No warp can run before something happens elsewhere in the cluster.
+    Stuck,
     /// All threads exited.
     Done,
     /// A fault, of the warp with that index.
@@ -79,8 +91,13 @@ impl Resident {
             index: [0; 3],
             linear: 0,
             shared: SharedMemory::new(shared, super::special::wants_reserved(program)),
-            order: super::race::BlockOrder::new(warp_count as usize),
+            cluster: std::ptr::null_mut(),
+            rank: 0,
+            first_warp: 0,
+            far: Vec::new(),
+            gone: false,
             copies: (0..warp_count).map(|_| Default::default()).collect(),
+            bulks: (0..warp_count).map(|_| Default::default()).collect(),
             mbarriers: Default::default(),
         });
         let mut warps = Vec::new();
@@ -114,8 +131,10 @@ impl Resident {
         ];
         self.block.linear = linear;
         self.block.shared.forget();
-        self.block.order.forget();
+        self.block.far.fill(FarAccess::default());
+        self.block.gone = false;
         self.block.copies.iter_mut().for_each(|c| c.clear());
+        self.block.bulks.iter_mut().for_each(|c| c.clear());
         self.block.mbarriers.clear();
         self.barriers = Default::default();
         self.finished.fill(false);
@@ -219,10 +238,109 @@ impl Resident {
         if self.finished.iter().all(|&f| f) {
             return Turn::Done;
         }
-        if !ran {
-            return self.deadlock();
+        if ran { Turn::Going } else { Turn::Stuck }
+    }
+
+    /// Makes the block one of a cluster of `warps` warps in all.
+    pub fn join(
+        &mut self,
+        cluster: *mut cluster::Shared,
+        rank: u32,
+        first_warp: u32,
+        warps: usize,
+    ) {
+        self.block.cluster = cluster;
+        self.block.rank = rank;
+        self.block.first_warp = first_warp;
+        self.block.far = vec![FarAccess::default(); warps];
+    }
+
+    /// The block that its warps share.
+    pub fn block(&mut self) -> *mut Block {
+        &mut *self.block
+    }
+
+    /// What the block's warps share with the cluster's others.
+    fn cluster(&mut self) -> &mut cluster::Shared {
+        // SAFETY: the cluster outlives its blocks, and no handler runs.
+        unsafe { &mut *self.block.cluster }
+    }
+
+    /// Whether every thread that has not exited has arrived at the cluster's barrier.
+    pub fn all_arrived(&self) -> bool {
+        self.warps
+            .iter()
+            .all(|w| w.threads & !w.exited & !w.cluster_arrived == 0)
+    }
+
+    /// The cluster's barrier has completed its phase.
+    pub fn pass_cluster(&mut self) {
+        for at in 0..self.warps.len() {
+            if self.warps[at].pass_cluster() {
+                let warp = self.block.first_warp as usize + at;
+                self.cluster().order.pass_cluster(warp);
+            }
         }
-        Turn::Going
+    }
+
+    /// All threads have exited: the trouble that makes, and the warp it is laid to.
+    pub fn leave(&mut self) -> Option<(Box<Trouble>, u32)> {
+        for warp in &mut self.warps {
+            if warp.finish_bulks().is_err()
+                && let Stop::Fault(trouble) = std::mem::replace(&mut warp.stop, Stop::Yield)
+            {
+                return Some((trouble, warp.index));
+            }
+        }
+        self.block.gone = true;
+        let launch = self.warps[0].launch();
+        if !launch.checks.has(Check::SharedRace) {
+            return None;
+        }
+        let (first, count) = (self.block.first_warp as usize, self.warps.len());
+        let far = self.block.far.clone();
+        let order = &self.cluster().order;
+        let unordered = far.iter().enumerate().find(|(warp, access)| {
+            (first..first + count).all(|own| order.known(own, *warp) < access.tick)
+        });
+        let (warp, access) = unordered?;
+        let last = &self.warps[count - 1];
+        let trouble = Trouble {
+            kind: FaultKind::Check(Check::SharedRace),
+            message: format!(
+                "the block exits, and its shared memory with it, while warp {} of block {} of the cluster accesses it \
+                 (PTX line {}): no barrier of the cluster between them",
+                warp % count,
+                warp / count,
+                access.line
+            ),
+            lanes: last.threads,
+            pc: last.pc,
+        };
+        Some((Box::new(trouble), last.index))
+    }
+
+    /// Whom the cluster's barrier misses here.
+    pub fn not_arrived(&self) -> Option<String> {
+        let list: Vec<String> = self
+            .warps
+            .iter()
+            .map(|w| (w, w.threads & !w.exited & !w.cluster_arrived))
+            .filter(|(_, lanes)| *lanes != 0)
+            .map(|(w, lanes)| {
+                let place = self.whereabouts(w.index as usize, lanes);
+                format!("warp {} ({place})", w.index)
+            })
+            .collect();
+        (!list.is_empty()).then(|| list.join(", "))
+    }
+
+    /// The first fragment that waits in that state: its warp, lanes and instruction.
+    pub fn first_waiting(&self, state: State) -> Option<(u32, u32, u32)> {
+        self.warps.iter().find_map(|warp| {
+            let waiting = warp.others.iter().find(|f| f.state == state)?;
+            Some((warp.index, waiting.lanes, waiting.pc - 1))
+        })
     }
 
     fn arrived(&mut self, warp: usize, arrival: BarrierArrival) -> Result<(), Box<Trouble>> {
@@ -231,7 +349,7 @@ impl Resident {
             barrier.threads = arrival.threads;
         } else if barrier.threads != arrival.threads {
             return Err(Box::new(Trouble {
-                kind: FaultKind::Check(crate::check::Check::Barrier),
+                kind: FaultKind::Check(Check::Barrier),
                 message: format!(
                     "barrier {} is awaited by {} threads and by {} at once (0: all)",
                     arrival.id, barrier.threads, arrival.threads
@@ -247,7 +365,9 @@ impl Resident {
             32
         };
         barrier.warps.push(warp as u32);
-        self.block.order.arrive(arrival.id as usize, warp);
+        let number = self.block.first_warp as usize + warp;
+        self.cluster().order.arrive(arrival.id as usize, number);
+        let barrier = &mut self.barriers[arrival.id as usize];
         if let Some(reduction) = arrival.reduction {
             barrier.popc += (reduction.bits & arrival.lanes).count_ones();
             barrier.voters += arrival.lanes.count_ones();
@@ -282,12 +402,14 @@ impl Resident {
             for warp in &mut self.warps {
                 warp.release(id as u32);
             }
-            self.block.order.complete(id, &barrier.warps);
+            let rank = self.block.rank as usize;
+            self.cluster().order.complete(rank, id, &barrier.warps);
         }
     }
 
+    /// What a lane or a barrier of the block waits for in vain, and the warp that waits.
     #[cold]
-    fn deadlock(&self) -> Turn {
+    pub fn deadlock(&self) -> Option<(Box<Trouble>, u32)> {
         for (at, warp) in self.warps.iter().enumerate() {
             for fragment in &warp.others {
                 let State::Lanes(members) = fragment.state else {
@@ -296,9 +418,9 @@ impl Resident {
                 let absent = members & !fragment.lanes;
                 let opcode = &warp.program().info[fragment.pc as usize].opcode;
                 let check = if opcode.starts_with("bar") && opcode != "bar.warp.sync" {
-                    crate::check::Check::Barrier
+                    Check::Barrier
                 } else {
-                    crate::check::Check::WarpSync
+                    Check::WarpSync
                 };
                 let trouble = Trouble {
                     kind: FaultKind::Check(check),
@@ -309,7 +431,7 @@ impl Resident {
                     lanes: fragment.lanes,
                     pc: fragment.pc,
                 };
-                return Turn::Fault(Box::new(trouble), at as u32);
+                return Some((Box::new(trouble), at as u32));
             }
         }
         for (at, warp) in self.warps.iter().enumerate() {
@@ -323,7 +445,7 @@ impl Resident {
                     .map(|w| format!("warp {w} ({})", self.whereabouts(w, u32::MAX)))
                     .collect();
                 let trouble = Trouble {
-                    kind: FaultKind::Check(crate::check::Check::Barrier),
+                    kind: FaultKind::Check(Check::Barrier),
                     message: format!(
                         "barrier {id} has {} of {} threads and no warp can run; missing: {}",
                         barrier.arrived,
@@ -341,10 +463,10 @@ impl Resident {
                     lanes: fragment.lanes,
                     pc: fragment.pc - 1,
                 };
-                return Turn::Fault(Box::new(trouble), at as u32);
+                return Some((Box::new(trouble), at as u32));
             }
         }
-        unreachable!("a warp that cannot run waits for lanes or at a barrier")
+        None
     }
 
     fn whereabouts(&self, warp: usize, lanes: u32) -> String {
@@ -355,11 +477,7 @@ impl Resident {
             places.push(format!("lanes {:#010x} have exited", warp.exited & lanes));
         }
         for f in warp.others.iter().filter(|f| f.lanes & lanes != 0) {
-            let pc = if matches!(f.state, State::Barrier(_)) {
-                f.pc - 1
-            } else {
-                f.pc
-            };
+            let pc = if f.state.is_behind() { f.pc - 1 } else { f.pc };
             places.push(format!(
                 "lanes {:#010x} wait at PTX line {}",
                 f.lanes & lanes,

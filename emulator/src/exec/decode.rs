@@ -901,7 +901,7 @@ impl<'m> Decoder<'m> {
     /// Generic address of a window's first byte, for `cvta`.
     pub fn window_base(space: Space) -> u64 {
         match space {
-            Space::Shared => SHARED_WINDOW,
+            Space::Shared | Space::Cluster => SHARED_WINDOW,
             Space::Local => crate::memory::LOCAL_WINDOW,
             Space::Param => PARAM_WINDOW,
             _ => 0,

@@ -1,6 +1,7 @@
 //! One launch of a kernel: blocks dispatched in order, run in turns that a seed draws, on all cores.
 
-use super::block::{Resident, Turn};
+use super::block::Resident;
+use super::cluster::{Cluster, ClusterTurn};
 use super::module::Kernel;
 use super::warp::Trouble;
 use crate::check::{Check, Checks, Fault, FaultKind};
@@ -95,6 +96,45 @@ impl LaunchState {
         self.workspace.as_ref().map_or(0, |w| w.address)
     }
 
+    /// Warps of a block.
+    pub fn block_warps(&self) -> usize {
+        self.config.block.iter().product::<u32>().div_ceil(32) as usize
+    }
+
+    /// Number in the grid (x fastest) of the block with that rank in a cluster.
+    pub fn block_of(&self, cluster: u64, rank: u32) -> u64 {
+        let LaunchConfig {
+            grid,
+            cluster: size,
+            ..
+        } = self.config;
+        let clusters: [u64; 3] = std::array::from_fn(|k| u64::from(grid[k] / size[k]));
+        let first = spread(cluster, clusters);
+        let inside = spread(u64::from(rank), size.map(u64::from));
+        let at: [u64; 3] = std::array::from_fn(|k| first[k] * u64::from(size[k]) + inside[k]);
+        at[0] + u64::from(grid[0]) * (at[1] + u64::from(grid[1]) * at[2])
+    }
+
+    /// The cluster of a block, and its rank there.
+    pub fn cluster_of(&self, block: u64) -> (u64, u32) {
+        let LaunchConfig {
+            grid,
+            cluster: size,
+            ..
+        } = self.config;
+        if size == [1, 1, 1] {
+            return (block, 0);
+        }
+        let at = spread(block, grid.map(u64::from));
+        let number = |k: usize| at[k] / u64::from(size[k]);
+        let clusters = |k: usize| u64::from(grid[k] / size[k]);
+        let inside = |k: usize| (at[k] % u64::from(size[k])) as u32;
+        (
+            number(0) + clusters(0) * (number(1) + clusters(1) * number(2)),
+            inside(0) + size[0] * (inside(1) + size[1] * inside(2)),
+        )
+    }
+
     /// Takes `instructions` off the budget. False when it is spent.
     pub fn spend(&self, instructions: u64) -> bool {
         let instructions = i64::try_from(instructions).unwrap_or(i64::MAX);
@@ -102,11 +142,16 @@ impl LaunchState {
     }
 }
 
-/// Blocks that a worker keeps in turns under a seed, so that blocks interleave.
+/// The index along each axis of number `at`, x fastest.
+fn spread(at: u64, [x, y, _]: [u64; 3]) -> [u64; 3] {
+    [at % x, at / x % y, at / x / y]
+}
+
+/// Clusters that a worker keeps in turns under a seed, so that blocks interleave.
 const SEEDED_RESIDENTS: usize = 4;
-/// Turns after which a block that is still there may be waiting for one that has not begun.
+/// Turns after which a cluster that is still there may be waiting for one that has not begun.
 const LONG_STAY: u64 = 8;
-/// Most blocks a worker takes on for that reason.
+/// Most clusters a worker takes on for that reason.
 const MOST_RESIDENTS: usize = 1024;
 
 static LAUNCHES: AtomicU64 = AtomicU64::new(0);
@@ -142,14 +187,20 @@ pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Envir
     let blocks: u64 = config.grid.iter().map(|&g| u64::from(g)).product();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if env.threads == 0 { cores } else { env.threads };
+    let clusters = blocks
+        / config
+            .cluster
+            .iter()
+            .map(|&c| u64::from(c))
+            .product::<u64>();
     let workers = threads
-        .min(usize::try_from(blocks).unwrap_or(usize::MAX))
+        .min(usize::try_from(clusters).unwrap_or(usize::MAX))
         .max(1);
     let job = Job {
         kernel,
         state: &state,
         next: AtomicU64::new(0),
-        blocks,
+        clusters,
         workers: workers as u64,
         abort: AtomicBool::new(false),
         fault: Mutex::new(None),
@@ -211,14 +262,14 @@ struct Job<'a> {
     kernel: &'a Kernel,
     state: &'a LaunchState,
     next: AtomicU64,
-    blocks: u64,
+    clusters: u64,
     workers: u64,
     abort: AtomicBool,
     fault: Mutex<Option<Fault>>,
 }
 
 impl Job<'_> {
-    /// Runs blocks until none is left; the worker's counts.
+    /// Runs clusters until none is left; the worker's counts.
     fn work(&self, worker: u64) -> Counters {
         let mut counters = Counters::new(self.kernel.program.insts.len());
         let counts: *mut InstructionCounts = counters.instructions.as_mut_ptr();
@@ -228,8 +279,8 @@ impl Job<'_> {
             .state
             .seed
             .map(|s| Xoshiro256PlusPlus::seed_from_u64(s.wrapping_add(worker)));
-        let mut resident: Vec<Resident> = Vec::new();
-        let mut idle: Vec<Resident> = Vec::new();
+        let mut resident: Vec<Cluster> = Vec::new();
+        let mut idle: Vec<Cluster> = Vec::new();
         let wanted = if self.state.config.cooperative {
             usize::MAX
         } else if self.state.seed.is_some() {
@@ -239,7 +290,7 @@ impl Job<'_> {
         };
         let mut owned = worker;
         loop {
-            // Blocks that stay may be waiting for one that has not begun: take on as many again.
+            // Those that stay may be waiting for one that has not begun: take on as many again.
             let stuck = resident.iter().all(|r| r.turns > LONG_STAY);
             let room = if stuck {
                 (resident.len() * 2).min(MOST_RESIDENTS)
@@ -248,20 +299,20 @@ impl Job<'_> {
             };
             while resident.len() < wanted.max(room) {
                 // All blocks of a cooperative launch are resident, dealt out evenly.
-                let linear = if self.state.config.cooperative {
-                    let linear = owned;
+                let number = if self.state.config.cooperative {
+                    let number = owned;
                     owned += self.workers;
-                    linear
+                    number
                 } else {
                     self.next.fetch_add(1, Ordering::Relaxed)
                 };
-                if linear >= self.blocks {
+                if number >= self.clusters {
                     break;
                 }
                 let mut place = idle
                     .pop()
-                    .unwrap_or_else(|| Resident::new(program, self.state));
-                place.begin(linear, self.state, program);
+                    .unwrap_or_else(|| Cluster::new(program, self.state));
+                place.begin(number, self.state, program);
                 resident.push(place);
             }
             if resident.is_empty() || self.abort.load(Ordering::Relaxed) {
@@ -276,10 +327,10 @@ impl Job<'_> {
                 let at = (first + k) % resident.len();
                 // SAFETY: counts are as long as the program, and like the launch outlive the blocks.
                 match unsafe { resident[at].turn(counts, &mut touched, self.state) } {
-                    Turn::Going => {}
-                    Turn::Done => done.push(at),
-                    Turn::Fault(trouble, warp) => {
-                        self.report(&resident[at], *trouble, warp);
+                    ClusterTurn::Going => {}
+                    ClusterTurn::Done => done.push(at),
+                    ClusterTurn::Fault(trouble, rank, warp) => {
+                        self.report(resident[at].block(rank), *trouble, warp);
                         counters.touched = touched;
                         return counters;
                     }

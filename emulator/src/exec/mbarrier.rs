@@ -2,10 +2,13 @@
 //!
 //! The object in shared memory is opaque, so its state is kept beside the block and the eight bytes hold
 //! nothing. Arrivals that asynchronous copies owe are put off until somebody waits for the phase that needs
-//! them: copies land no sooner than they must.
+//! them: copies land no sooner than they must. Barriers are named by their places in the cluster's shared memory, so
+//! that other blocks can arrive at them; waiting is for the block's own threads.
 
 use super::access::{Access, Kind};
+use super::block::Block;
 use super::bulk::Bulk;
+use super::cluster;
 use super::program::Flow;
 use super::warp::Warp;
 use crate::check::{Check, FaultKind};
@@ -49,7 +52,7 @@ pub struct Mbarrier {
     owed: VecDeque<Debt>,
 }
 
-/// The barriers of a block, by shared address.
+/// The barriers of a block, by address in its shared memory.
 pub type Mbarriers = HashMap<u32, Mbarrier>;
 
 impl Mbarrier {
@@ -119,17 +122,19 @@ pub enum Phase {
 }
 
 impl Warp {
-    fn mbarriers(&mut self) -> &mut Mbarriers {
+    /// The barrier at a place in the cluster's shared memory, if there is one.
+    fn mbarrier(&mut self, at: u32) -> Option<&mut Mbarrier> {
+        let owner = self.peer(cluster::rank_of(at, self.rank()));
         // SAFETY: no other reference to the block is alive while a handler runs.
-        &mut unsafe { self.block() }.mbarriers
+        unsafe { (*owner).mbarriers.get_mut(&cluster::within(at)) }
     }
 
-    /// Does `operation` for `lane` on the barrier at shared address `at`; the token from before it.
+    /// Does `operation` for `lane` on the barrier at place `at`; the token from before it.
     ///
     /// # Errors
     /// The flow to return where there is no barrier or its counts forbid it.
     pub fn operate(&mut self, lane: usize, at: u32, operation: Operation) -> Result<u64, Flow> {
-        let Some(barrier) = self.mbarriers().get_mut(&at) else {
+        let Some(barrier) = self.mbarrier(at) else {
             return Err(self.no_barrier(lane, at));
         };
         let token = barrier.token();
@@ -172,7 +177,10 @@ impl Warp {
             return Err(self.violation(
                 Check::Barrier,
                 1 << lane,
-                format!("mbarrier at shared address {at:#x}: {text}"),
+                format!(
+                    "mbarrier at shared address {:#x}: {text}",
+                    cluster::within(at)
+                ),
             ));
         }
         match operation {
@@ -194,9 +202,32 @@ impl Warp {
     #[cold]
     fn no_barrier(&mut self, lane: usize, at: u32) -> Flow {
         let text = format!(
-            "no mbarrier has been initialised at shared address {at:#x}, or it was invalidated"
+            "no mbarrier has been initialised at shared address {:#x}, or it was invalidated",
+            cluster::within(at)
         );
         self.violation(Check::Barrier, 1 << lane, text)
+    }
+
+    /// Checks that the barriers at the lanes' places were initialised before what this warp does to them.
+    ///
+    /// # Errors
+    /// The flow to return where nothing orders the two.
+    pub fn barrier_race(&mut self, mask: u32, at: &[u32; 32]) -> Result<(), Flow> {
+        let access = Access {
+            space: Some(Space::Shared),
+            size: 8,
+            align: 8,
+            kind: Kind::Atomic,
+        };
+        let inside: [u64; 32] = std::array::from_fn(|l| u64::from(cluster::within(at[l])));
+        for lane in super::access::bits(mask) {
+            let owner = self.peer(cluster::rank_of(at[lane], self.rank()));
+            if self.mbarrier(at[lane]).is_some() {
+                // SAFETY: the owner is a block of the cluster, and no reference to it is alive.
+                unsafe { self.shared_race(owner, 1 << lane, &inside, access)? };
+            }
+        }
+        Ok(())
     }
 
     /// Puts a fresh barrier at `at`.
@@ -208,7 +239,10 @@ impl Warp {
             let text = format!("mbarrier for {count} arrivals: 1 to {MOST} are possible");
             return Err(self.fault(FaultKind::Illegal, 1 << lane, text));
         }
-        if self.mbarriers().insert(at, Mbarrier::new(count)).is_some() {
+        // SAFETY: no other reference to the block is alive while a handler runs.
+        let barriers = &mut unsafe { self.block() }.mbarriers;
+        let at = cluster::within(at);
+        if barriers.insert(at, Mbarrier::new(count)).is_some() {
             let text = format!(
                 "the mbarrier at shared address {at:#x} is initialised again without mbarrier.inval before"
             );
@@ -222,7 +256,11 @@ impl Warp {
     /// # Errors
     /// The flow to return where there is none.
     pub fn end_barrier(&mut self, lane: usize, at: u32) -> Result<(), Flow> {
-        match self.mbarriers().remove(&at) {
+        // SAFETY: no other reference to the block is alive while a handler runs.
+        match unsafe { self.block() }
+            .mbarriers
+            .remove(&cluster::within(at))
+        {
             Some(_) => Ok(()),
             None => Err(self.no_barrier(lane, at)),
         }
@@ -253,7 +291,7 @@ impl Warp {
     /// # Errors
     /// The flow to return where there is no barrier.
     pub fn owe(&mut self, lane: usize, at: u32, debt: Debt) -> Result<(), Flow> {
-        let Some(barrier) = self.mbarriers().get_mut(&at) else {
+        let Some(barrier) = self.mbarrier(at) else {
             return Err(self.no_barrier(lane, at));
         };
         barrier.owed.push_back(debt);
@@ -266,7 +304,7 @@ impl Warp {
     /// The flow to return where there is no barrier, or a copy that lands races.
     pub fn phase_passed(&mut self, lane: usize, at: u32, phase: Phase) -> Result<bool, Flow> {
         loop {
-            let Some(barrier) = self.mbarriers().get_mut(&at) else {
+            let Some(barrier) = self.mbarrier(at) else {
                 return Err(self.no_barrier(lane, at));
             };
             let passed = match phase {
@@ -285,13 +323,26 @@ impl Warp {
 
     /// Does what was put off, in the name of the warp that owes it.
     fn pay(&mut self, at: u32, debt: Debt) -> Result<(), Flow> {
-        let owner = match debt {
-            Debt::Arrivals(owed) => owed.warp,
-            Debt::Bytes(copy) => copy.warp,
+        let (owner, block) = match debt {
+            Debt::Arrivals(owed) => (owed.warp, self.block),
+            Debt::Bytes(copy) => (copy.warp, self.peer(copy.block)),
         };
-        let me = std::mem::replace(&mut self.index, owner);
-        let outcome = self.pay_as_owner(at, debt);
-        self.index = me;
+        self.in_the_name_of(block, owner, |warp| warp.pay_as_owner(at, debt))
+    }
+
+    /// Does something as if another warp of the cluster did it.
+    pub fn in_the_name_of<T>(
+        &mut self,
+        block: *mut Block,
+        index: u32,
+        act: impl FnOnce(&mut Warp) -> T,
+    ) -> T {
+        let me = (
+            std::mem::replace(&mut self.index, index),
+            std::mem::replace(&mut self.block, block),
+        );
+        let outcome = act(self);
+        (self.index, self.block) = me;
         outcome
     }
 
@@ -301,7 +352,7 @@ impl Warp {
             Debt::Bytes(copy) => self.land_bulk(&copy)?,
         }
         let access = Access {
-            space: Some(Space::Shared),
+            space: Some(Space::Cluster),
             size: 8,
             align: 8,
             kind: Kind::Atomic,

@@ -5,6 +5,7 @@ pub mod async_copy;
 pub mod block;
 pub mod bulk;
 pub mod call;
+pub mod cluster;
 pub mod decode;
 pub mod doubt;
 pub mod flow;

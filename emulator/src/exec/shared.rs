@@ -52,7 +52,7 @@ impl Drop for AlignedBytes {
     }
 }
 
-/// What a byte of shared memory is.
+/// What a byte of shared memory is: bits.
 pub mod byte_state {
     /// Never written.
     pub const UNINIT: u8 = 0;
@@ -60,6 +60,10 @@ pub mod byte_state {
     pub const INIT: u8 = 1;
     /// Destination of an asynchronous copy that has not landed.
     pub const PENDING: u8 = 2;
+    /// Source of an asynchronous copy that has not read it yet.
+    pub const BUSY: u8 = 4;
+    /// Not to be written.
+    pub const TAKEN: u8 = PENDING | BUSY;
 }
 
 /// Bytes that the system keeps in each block's shared memory for what the toolkit's headers do there (tiles of

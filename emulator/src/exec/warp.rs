@@ -85,8 +85,17 @@ pub enum State {
     Ready,
     /// Completion of a barrier of the block; then it goes on at its program counter.
     Barrier(u32),
+    /// The phase of the cluster's barrier that it has arrived for; then it goes on at its program counter.
+    Cluster,
     /// Other lanes of the warp to arrive at the same instruction.
     Lanes(u32),
+}
+
+impl State {
+    /// Whether the fragment has the instruction that it waits at behind it, and nobody may join it there.
+    pub fn is_behind(self) -> bool {
+        matches!(self, State::Barrier(_) | State::Cluster)
+    }
 }
 
 /// Threads of a warp at one place.
@@ -179,6 +188,10 @@ pub struct Warp {
     pub clock: u64,
     /// Carry flag of each lane.
     pub carry: u32,
+    /// Threads that have arrived at the cluster's barrier in its present phase.
+    pub cluster_arrived: u32,
+    /// Threads that arrived in the phase before, which is complete, and have not waited yet.
+    pub cluster_passed: u32,
     /// Values from memory that nothing had written.
     pub doubts: super::doubt::Doubts,
 }
@@ -215,6 +228,8 @@ impl Warp {
             cached: super::access::CachedAllocation::default(),
             clock: 0,
             carry: 0,
+            cluster_arrived: 0,
+            cluster_passed: 0,
             doubts: super::doubt::Doubts::default(),
         }
     }
@@ -233,6 +248,8 @@ impl Warp {
         self.patience = PATIENCE;
         self.turn = 0;
         self.carry = 0;
+        self.cluster_arrived = 0;
+        self.cluster_passed = 0;
         self.doubts.clear();
         self.local.forget();
     }
@@ -406,7 +423,7 @@ impl Warp {
         self.next_stop = self
             .others
             .iter()
-            .filter(|f| !matches!(f.state, State::Barrier(_)))
+            .filter(|f| !f.state.is_behind())
             .map(|f| Self::key(f.pc, f.calls.len()))
             .filter(|&key| key > here)
             .min()
@@ -419,7 +436,7 @@ impl Warp {
         while k < self.others.len() {
             let other = &self.others[k];
             if other.pc == self.pc
-                && !matches!(other.state, State::Barrier(_))
+                && !other.state.is_behind()
                 && other.frame == self.frame
                 && other.calls == self.calls
             {
@@ -554,10 +571,69 @@ impl Warp {
         Flow::Stop
     }
 
+    /// Rank of the block in its cluster.
+    pub fn rank(&self) -> u32 {
+        // SAFETY: the block is alive while its warps are.
+        unsafe { (*self.block).rank }
+    }
+
+    /// Blocks of the cluster.
+    pub fn cluster_size(&self) -> u32 {
+        self.launch().config.cluster.iter().product()
+    }
+
+    /// `lanes` arrive at the cluster's barrier.
+    pub fn arrive_at_cluster(&mut self, lanes: u32, release: bool) {
+        self.cluster_arrived |= lanes;
+        let me = self.order_index();
+        // SAFETY: the cluster is alive while its warps are, and no other reference to it is.
+        let shared = unsafe { &mut *(*self.block).cluster };
+        shared.arrived = true;
+        shared.order.arrive_cluster(me, release);
+    }
+
+    /// Lanes have waited for a phase of the cluster's barrier that was complete.
+    pub fn passed_cluster(&mut self) {
+        let me = self.order_index();
+        // SAFETY: no other reference to the order is alive.
+        unsafe { self.order() }.pass_cluster(me);
+    }
+
+    /// Parks `lanes` of the running fragment behind this instruction until the cluster's barrier completes; others
+    /// go on, if there are any.
+    pub fn wait_for_cluster(&mut self, lanes: u32) -> Flow {
+        if lanes != self.active {
+            self.split_off(self.active & !lanes, self.pc + 1);
+        }
+        self.pc += 1;
+        let fragment = self.take_current(State::Cluster);
+        self.others.push(fragment);
+        if self.pick() {
+            return Flow::Jump;
+        }
+        self.stop = Stop::Blocked;
+        Flow::Stop
+    }
+
+    /// The phase that its threads have arrived for is complete. Whether any waited.
+    pub fn pass_cluster(&mut self) -> bool {
+        self.cluster_passed |= std::mem::take(&mut self.cluster_arrived);
+        let waiting = (self.others.iter())
+            .filter(|f| f.state == State::Cluster)
+            .fold(0, |m, f| m | f.lanes);
+        self.cluster_passed &= !waiting;
+        self.release_from(State::Cluster);
+        waiting != 0
+    }
+
     /// Lets the fragments that wait at barrier `id` go on.
     pub fn release(&mut self, id: u32) {
+        self.release_from(State::Barrier(id));
+    }
+
+    fn release_from(&mut self, state: State) {
         for fragment in &mut self.others {
-            if fragment.state == State::Barrier(id) {
+            if fragment.state == state {
                 fragment.state = State::Ready;
             }
         }

@@ -31,6 +31,8 @@ pub enum Space {
     Const,
     /// `.shared`
     Shared,
+    /// `.shared::cluster`: the shared memory of all blocks of the cluster.
+    Cluster,
     /// `.local`
     Local,
     /// `.param`

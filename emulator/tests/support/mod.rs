@@ -8,8 +8,11 @@ pub fn nvcc() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("NVCC").filter(|v| !v.is_empty()) {
         return Some(named.into());
     }
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.toolchain/nvcc/nvidia/cu13/bin/nvcc");
-    if own.exists() {
+    // Of this package's repository, at its root or one folder up.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let own = [here.to_path_buf(), here.join("..")]
+        .map(|root| root.join(".toolchain/nvcc/nvidia/cu13/bin/nvcc"));
+    if let Some(own) = own.into_iter().find(|p| p.exists()) {
         return Some(own);
     }
     let path = std::env::var_os("PATH")?;

@@ -15,6 +15,7 @@ const MODIFIERS: &[&str] = &[
     "global",
     "shared",
     "shared::cta",
+    "shared::cluster",
     "relaxed",
     "acquire",
     "release",
@@ -74,7 +75,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
     )?;
     let rest = &i.operands[usize::from(result)..];
     let address = d.address(&rest[0])?;
-    let code = encode_space(d, space_of(d, i)?, &address)?;
+    let code = encode_space(d, space_of(i), &address)?;
     let sources = elements(&rest[1]);
     if sources.len() != n {
         return d.invalid(format!("{} values for {n} elements", sources.len()));

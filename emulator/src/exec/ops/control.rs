@@ -37,7 +37,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
                 ..d.inst(syncwarp)
             }
         }
-        "bar" | "barrier" if has(i, "cluster") => return d.unsupported("clusters"),
+        "barrier" if has(i, "cluster") => super::cluster::barrier(d, i)?,
         "bar" | "barrier" => barrier(d, i)?,
         "trap" => d.inst(trap),
         "brkpt" => d.inst(trap),
@@ -304,7 +304,7 @@ unsafe fn syncwarp(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
         }
         left &= !group;
     }
-    w.synchronised(mask);
+    w.synchronised();
     Flow::Next
 }
 
@@ -459,14 +459,10 @@ fn fence(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     if has(i, "proxy") {
         return Ok(d.inst(nothing));
     }
-    let block_only = has(i, "cta");
-    Ok(Inst {
-        aux: u32::from(block_only),
-        ..d.inst(do_fence)
-    })
+    Ok(d.inst(do_fence))
 }
 
-unsafe fn do_fence(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
-    w.fenced(mask, i.aux != 0);
+unsafe fn do_fence(w: &mut Warp, _: &Inst, _: u32) -> Flow {
+    w.fenced();
     Flow::Next
 }

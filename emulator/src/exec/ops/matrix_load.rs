@@ -61,7 +61,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         return d.invalid(format!("{} registers for {count} matrices", list.len()));
     }
     let address = d.address(address)?;
-    let code = encode_space(d, space_of(d, i)?, &address)?;
+    let code = encode_space(d, space_of(i), &address)?;
     let mut slots = Vec::new();
     for operand in list {
         slots.push(if load {

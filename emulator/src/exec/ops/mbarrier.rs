@@ -3,7 +3,8 @@
 use super::memory::{decode_space, encode_space, lane_addresses, space_code};
 use super::{has, only, operands};
 use crate::check::Check;
-use crate::exec::access::{Access, Kind, bits};
+use crate::exec::access::{Access, Kind, bits, window};
+use crate::exec::cluster;
 use crate::exec::decode::Decoder;
 use crate::exec::lanes::Lane;
 use crate::exec::mbarrier::{Mbarrier, Operation, Phase};
@@ -74,12 +75,15 @@ const MODIFIERS: &[&str] = &[
 /// After the space code in [`Inst::aux`]: the operation neither publishes nor acquires.
 const RELAXED: u32 = 1 << space_code::NEXT;
 
-/// The space of a barrier's address. Without clusters of several blocks, the cluster's shared memory is the block's.
+/// The space of a barrier's address.
 pub fn barrier_space(i: &Instruction) -> Option<Space> {
-    ["shared", "shared::cta", "shared::cluster"]
-        .iter()
-        .any(|m| has(i, m))
-        .then_some(Space::Shared)
+    if has(i, "shared::cluster") {
+        Some(Space::Cluster)
+    } else if has(i, "shared") || has(i, "shared::cta") {
+        Some(Space::Shared)
+    } else {
+        None
+    }
 }
 
 fn at_address(
@@ -187,8 +191,15 @@ pub fn decode_copy_arrive(d: &mut Decoder, i: &Instruction) -> Result<Inst, Load
     at_address(d, i, &i.operands[0], run)
 }
 
-/// Shared addresses of the lanes' barriers, checked as an access of `kind`.
-unsafe fn places(w: &mut Warp, i: &Inst, mask: u32, kind: Kind) -> Result<[u32; 32], Flow> {
+/// Places of the lanes' barriers in the cluster's shared memory, checked as an access of `kind`; only the block's
+/// own, but for what other blocks may do to them.
+unsafe fn places(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+    kind: Kind,
+    far: bool,
+) -> Result<[u32; 32], Flow> {
     // SAFETY: operands are slots of the warp's file.
     let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
     let access = Access {
@@ -197,31 +208,35 @@ unsafe fn places(w: &mut Warp, i: &Inst, mask: u32, kind: Kind) -> Result<[u32; 
         align: 8,
         kind,
     };
-    let pointers = w.pointers(mask, &addresses, access)?;
-    // SAFETY: no other reference to the block is alive while a handler runs.
-    let base = unsafe { w.block() }.shared.as_ptr() as usize;
-    let at: [u32; 32] = std::array::from_fn(|l| (pointers[l] as usize).wrapping_sub(base) as u32);
+    if access.space.is_none()
+        && let Some(lane) = bits(mask).find(|&l| window(addresses[l]) != Space::Shared)
+    {
+        let text = format!(
+            "mbarrier at {:#x}, which is not in shared memory",
+            addresses[lane]
+        );
+        return Err(w.violation(Check::Bounds, 1 << lane, text));
+    }
+    w.pointers(mask, &addresses, access)?;
+    let own = w.rank();
+    let at: [u32; 32] = std::array::from_fn(|l| cluster::place(addresses[l] as u32, own));
+    if !far && let Some(lane) = bits(mask).find(|&l| cluster::rank_of(at[l], own) != own) {
+        let text = format!(
+            "the mbarrier is that of block {} of the cluster: other blocks can arrive at it, and no more",
+            cluster::rank_of(at[lane], own)
+        );
+        return Err(w.violation(Check::Bounds, 1 << lane, text));
+    }
     if kind == Kind::Probe && w.launch().checks.has(Check::SharedRace) {
         // Operations on a barrier are atomic; its initialisation has to come before them.
-        let access = Access {
-            space: Some(Space::Shared),
-            size: 8,
-            align: 8,
-            kind: Kind::Atomic,
-        };
-        // SAFETY: no other reference to the block is alive while a handler runs.
-        let known = &unsafe { w.block() }.mbarriers;
-        let alive = bits(mask)
-            .filter(|&l| known.contains_key(&at[l]))
-            .fold(0u32, |m, l| m | 1 << l);
-        w.shared_race(alive, &at.map(u64::from), access)?;
+        w.barrier_race(mask, &at)?;
     }
     Ok(at)
 }
 
 fn order(w: &mut Warp, i: &Inst, mask: u32, at: &[u32; 32], acquire: bool) {
     let access = Access {
-        space: Some(Space::Shared),
+        space: Some(Space::Cluster),
         size: 8,
         align: 8,
         kind: Kind::Atomic,
@@ -246,7 +261,7 @@ macro_rules! attempt {
 unsafe fn init(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     unsafe {
-        let at = attempt!(places(w, i, mask, Kind::Store));
+        let at = attempt!(places(w, i, mask, Kind::Store, false));
         let counts = u32::load(w.slot(i.b));
         for lane in bits(mask) {
             attempt!(w.begin_barrier(lane, at[lane], counts[lane]));
@@ -258,7 +273,7 @@ unsafe fn init(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
 unsafe fn invalidate(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     unsafe {
-        let at = attempt!(places(w, i, mask, Kind::Store));
+        let at = attempt!(places(w, i, mask, Kind::Store, false));
         for lane in bits(mask) {
             attempt!(w.end_barrier(lane, at[lane]));
         }
@@ -269,7 +284,7 @@ unsafe fn invalidate(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
 unsafe fn expect(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     unsafe {
-        let at = attempt!(places(w, i, mask, Kind::Probe));
+        let at = attempt!(places(w, i, mask, Kind::Probe, true));
         let bytes = u32::load(w.slot(i.b));
         for lane in bits(mask) {
             attempt!(w.operate(lane, at[lane], Operation::Expect(bytes[lane])));
@@ -281,7 +296,7 @@ unsafe fn expect(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
 unsafe fn complete(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     unsafe {
-        let at = attempt!(places(w, i, mask, Kind::Probe));
+        let at = attempt!(places(w, i, mask, Kind::Probe, true));
         let bytes = u32::load(w.slot(i.b));
         for lane in bits(mask) {
             attempt!(w.operate(lane, at[lane], Operation::Complete(bytes[lane])));
@@ -300,7 +315,7 @@ const EXPECT_DROP: u32 = 5;
 unsafe fn arrive_with<const HOW: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     unsafe {
-        let at = attempt!(places(w, i, mask, Kind::Probe));
+        let at = attempt!(places(w, i, mask, Kind::Probe, true));
         let values = u32::load(w.slot(i.b));
         order(w, i, mask, &at, false);
         let mut tokens = [0u64; 32];
@@ -331,7 +346,7 @@ unsafe fn wait_for<const PARITY: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flo
     let mut passed = 0u32;
     // SAFETY: operands are slots of the warp's file.
     unsafe {
-        let at = attempt!(places(w, i, mask, Kind::Probe));
+        let at = attempt!(places(w, i, mask, Kind::Probe, false));
         for lane in bits(mask) {
             let phase = if PARITY {
                 Phase::Parity(u32::load(w.slot(i.b))[lane])
@@ -349,6 +364,7 @@ unsafe fn wait_for<const PARITY: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flo
     }
     // Whoever has to arrive gets a turn.
     w.pc += 1;
+    w.let_through();
     w.stop = Stop::Yield;
     Flow::Stop
 }
@@ -356,7 +372,7 @@ unsafe fn wait_for<const PARITY: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flo
 unsafe fn copy_arrive<const COUNTED: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     unsafe {
-        let at = attempt!(places(w, i, mask, Kind::Probe));
+        let at = attempt!(places(w, i, mask, Kind::Probe, false));
         let mut left = mask;
         while left != 0 {
             let place = at[left.trailing_zeros() as usize];

@@ -45,23 +45,18 @@ unsafe fn hint(_: &mut Warp, _: &Inst, _: u32) -> Flow {
 }
 
 /// The state space that an access names; `None` for generic.
-///
-/// # Errors
-/// A space that is not executed.
-pub fn space_of(d: &Decoder, i: &Instruction) -> Result<Option<Space>, LoadError> {
-    for m in &i.opcode[1..] {
-        let space = match m.as_str() {
+pub fn space_of(i: &Instruction) -> Option<Space> {
+    i.opcode[1..].iter().find_map(|m| {
+        Some(match m.as_str() {
             "global" => Space::Global,
             "const" => Space::Const,
             "shared" | "shared::cta" => Space::Shared,
+            "shared::cluster" => Space::Cluster,
             "local" => Space::Local,
             "param" | "param::entry" | "param::func" => Space::Param,
-            "shared::cluster" => return d.unsupported("distributed shared memory"),
-            _ => continue,
-        };
-        return Ok(Some(space));
-    }
-    Ok(None)
+            _ => return None,
+        })
+    })
 }
 
 /// Codes of spaces in [`Inst::aux`].
@@ -78,6 +73,8 @@ pub mod space_code {
     pub const PARAM: u32 = 4;
     /// Local, from the frame.
     pub const FRAME: u32 = 5;
+    /// The shared memory of the cluster's blocks.
+    pub const CLUSTER: u32 = 6;
     /// The bits that hold the code.
     pub const MASK: u32 = 7;
     /// Set where the address register has 32 bits.
@@ -102,10 +99,11 @@ pub fn encode_space(
         (Some(Space::Param), _) => PARAM,
         (Some(Space::Global | Space::Const), _) => GLOBAL,
         (Some(Space::Shared), _) => SHARED,
+        (Some(Space::Cluster), _) => CLUSTER,
         (Some(Space::Local), _) => LOCAL,
         (Some(Space::Reg), _) => return d.unsupported("register space"),
         // A variable's own name is an address in its space, not a generic one.
-        (None, Some(Space::Shared)) => SHARED,
+        (None, Some(Space::Shared | Space::Cluster)) => SHARED,
         (None, Some(Space::Param)) => PARAM,
         (None, Some(Space::Local)) => FRAME,
         (None, _) => GENERIC,
@@ -120,6 +118,7 @@ pub fn decode_space(code: u32) -> Option<Space> {
         space_code::GENERIC => None,
         space_code::GLOBAL => Some(Space::Global),
         space_code::SHARED => Some(Space::Shared),
+        space_code::CLUSTER => Some(Space::Cluster),
         space_code::PARAM => Some(Space::Param),
         _ => Some(Space::Local),
     }
@@ -174,6 +173,7 @@ const LOAD_MODIFIERS: &[&str] = &[
     "const",
     "shared",
     "shared::cta",
+    "shared::cluster",
     "local",
     "param",
     "param::entry",
@@ -221,7 +221,7 @@ fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let hinted = has(i, "L2::cache_hint");
     operands(d, i, if hinted { 3 } else { 2 })?;
     let address = d.address(&i.operands[1])?;
-    let code = encode_space(d, space_of(d, i)?, &address)?;
+    let code = encode_space(d, space_of(i), &address)?;
     let targets = elements(&i.operands[0]);
     if targets.len() != n {
         return d.invalid(format!("{} registers for {n} elements", targets.len()));
@@ -501,7 +501,7 @@ fn store(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let hinted = has(i, "L2::cache_hint");
     operands(d, i, if hinted { 3 } else { 2 })?;
     let address = d.address(&i.operands[0])?;
-    let code = encode_space(d, space_of(d, i)?, &address)?;
+    let code = encode_space(d, space_of(i), &address)?;
     let sources = elements(&i.operands[1]);
     if sources.len() != n {
         return d.invalid(format!("{} values for {n} elements", sources.len()));
@@ -901,7 +901,7 @@ fn convert_address(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> 
     operands(d, i, 2)?;
     let ty = type_of(d, i)?;
     let to = has(i, "to");
-    let space = match space_of(d, i)? {
+    let space = match space_of(i) {
         Some(space) => space,
         None => return d.unsupported("no space"),
     };
@@ -924,8 +924,8 @@ fn convert_address(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> 
     };
     let run = match (space, to) {
         (Space::Global | Space::Const, _) => alu1(|x: u64| x),
-        (Space::Shared, false) => alu1(|x: u64| x.wrapping_add(SHARED_WINDOW)),
-        (Space::Shared, true) => alu1(|x: u64| x.wrapping_sub(SHARED_WINDOW)),
+        (Space::Shared | Space::Cluster, false) => alu1(|x: u64| x.wrapping_add(SHARED_WINDOW)),
+        (Space::Shared | Space::Cluster, true) => alu1(|x: u64| x.wrapping_sub(SHARED_WINDOW)),
         (Space::Local, false) => alu1(|x: u64| x.wrapping_add(LOCAL_WINDOW)),
         (Space::Local, true) => alu1(|x: u64| x.wrapping_sub(LOCAL_WINDOW)),
         (Space::Param, false) => alu1(|x: u64| x.wrapping_add(PARAM_WINDOW)),
@@ -943,8 +943,9 @@ fn is_space(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     operands(d, i, 2)?;
     let slot = d.dst(&i.operands[0], Type::Pred)?;
     let a = d.src(&i.operands[1], Type::U64)?;
-    let run = match space_of(d, i)? {
-        Some(Space::Shared) => alu1(|x: u64| window(x) == Space::Shared),
+    let run = match space_of(i) {
+        Some(Space::Shared) => super::cluster::in_own_block as Handler,
+        Some(Space::Cluster) => alu1(|x: u64| window(x) == Space::Shared),
         Some(Space::Local) => alu1(|x: u64| window(x) == Space::Local),
         Some(Space::Param) => alu1(|x: u64| window(x) == Space::Param),
         Some(Space::Global) => alu1(|x: u64| window(x) == Space::Global),

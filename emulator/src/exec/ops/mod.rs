@@ -5,6 +5,7 @@ pub mod atomic;
 pub mod bits;
 pub mod bulk;
 pub mod carry;
+pub mod cluster;
 pub mod collective;
 pub mod compare;
 pub mod control;
@@ -49,6 +50,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         atomic::decode,
         copy::decode,
         mbarrier::decode,
+        cluster::decode,
         tensor::decode,
     ];
     for family in families {

@@ -190,7 +190,7 @@ fn access(d: &mut Decoder, i: &Instruction, load: bool) -> Result<Inst, LoadErro
         });
     }
     let address = d.address(address)?;
-    let code = encode_space(d, space_of(d, i)?, &address)?;
+    let code = encode_space(d, space_of(i), &address)?;
     let b = match stride {
         Some(stride) => d.src(stride, Type::U32)?,
         None => d.constant(u64::from(inner), 4),

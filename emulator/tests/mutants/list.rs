@@ -1,0 +1,58 @@
+//! The broken versions of `kernels.cu`.
+
+use ptx_emulator::check::Check;
+
+/// Which kernel a mutant breaks, and the checks that may find it.
+pub const MUTANTS: &[(u32, &str, &[Check])] = &[
+    (1, "transpose", &[Check::SharedRace, Check::UninitMemory]),
+    (2, "transpose", &[Check::Bounds, Check::GlobalRace]),
+    (3, "transpose", &[Check::UninitMemory]),
+    (4, "transpose", &[Check::Bounds]),
+    (5, "transpose", &[Check::Bounds, Check::UninitMemory]),
+    (6, "block_sum", &[Check::SharedRace, Check::UninitMemory]),
+    (7, "block_sum", &[Check::WarpSync]),
+    (8, "block_sum", &[Check::WarpSync]),
+    (9, "block_sum", &[Check::UninitMemory]),
+    (
+        10,
+        "block_sum",
+        &[Check::Barrier, Check::SharedRace, Check::UninitMemory],
+    ),
+    (11, "block_sum", &[Check::UninitRegister]),
+    (12, "pipeline", &[Check::AsyncCopy]),
+    (13, "pipeline", &[Check::SharedRace]),
+    (14, "pipeline", &[Check::SharedRace]),
+    (
+        15,
+        "pipeline",
+        &[
+            Check::SharedRace,
+            Check::AsyncCopy,
+            Check::UninitMemory,
+            Check::Bounds,
+        ],
+    ),
+    (16, "pipeline", &[Check::AsyncCopy]),
+    (17, "pipeline", &[Check::Bounds]),
+    (18, "pipeline", &[Check::Alignment]),
+    (19, "pipeline", &[Check::AsyncCopy]),
+    (20, "grid_sum", &[Check::GlobalRace]),
+    (21, "grid_sum", &[Check::GlobalRace]),
+    (22, "grid_sum", &[Check::GlobalRace]),
+    (23, "grid_sum", &[Check::SharedRace, Check::UninitMemory]),
+    (24, "grid_sum", &[Check::GlobalRace]),
+    (25, "histogram", &[Check::SharedRace]),
+    (26, "histogram", &[Check::UninitMemory]),
+    (27, "histogram", &[Check::SharedRace, Check::UninitMemory]),
+    (28, "histogram", &[Check::GlobalRace]),
+    (29, "histogram", &[Check::Bounds]),
+    (30, "product", &[Check::Alignment]),
+    (31, "product", &[Check::WarpSync]),
+    (32, "product", &[Check::UninitMemory, Check::Bounds]),
+    (33, "product", &[Check::SharedRace, Check::UninitMemory]),
+    (34, "scan", &[Check::SharedRace]),
+    (35, "scan", &[Check::SharedRace]),
+    (36, "scan", &[Check::Barrier]),
+    (37, "scan", &[Check::Bounds]),
+    (38, "scan", &[Check::UninitMemory]),
+];
