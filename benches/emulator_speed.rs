@@ -16,8 +16,8 @@ use std::time::Instant;
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// Launches timed for each set of checks.
-const LAUNCHES: usize = 5;
+/// Seconds that launches are timed for, at least, under each set of checks.
+const LONG_ENOUGH: f64 = 1.0;
 
 fn main() -> Outcome {
     let Some(emulator) = ptx_emulator::install()?.emulator() else {
@@ -47,11 +47,13 @@ fn measure(
         // Memory counters cost time of their own: they are off, like the checks, unless asked for.
         emulator.keep_counters(checks == "all")?;
         let start = processor_seconds();
-        for _ in 0..LAUNCHES {
+        let mut launches = 0;
+        while processor_seconds() - start < LONG_ENOUGH {
             launch()?;
+            stream.synchronize()?;
+            launches += 1;
         }
-        stream.synchronize()?;
-        let seconds = (processor_seconds() - start) / LAUNCHES as f64;
+        let seconds = (processor_seconds() - start) / f64::from(launches);
         println!(
             "{name}, checks {checks}: {instructions} warp instructions in {:.1} ms: {:.1} million a second",
             seconds * 1e3,
@@ -90,6 +92,7 @@ fn decode(emulator: &Emulator, context: &Arc<CudaContext>) -> Outcome {
     kernels
         .advance(&mut lengths, NewTokens::Each(seq_len))
         .launch(&stream)?;
+    stream.synchronize()?;
     let name = format!("decode, head_dim {head_dim}, group {num_q_heads}, {seq_len} tokens");
     measure(emulator, &stream, &name, || {
         let step = lengths.step(NewTokens::Each(0))?;

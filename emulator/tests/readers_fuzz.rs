@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
+use ptx_emulator::exec::Module;
 use ptx_emulator::image::{self, cubin, images};
+use ptx_emulator::memory::AddressSpace;
 use ptx_emulator::ptx;
 use ptx_emulator::sass::Code;
 
@@ -255,6 +257,63 @@ fn mutated_ptx_is_refused_in_words() {
             apply(&mut bytes, change);
         }
         read_ptx(&String::from_utf8_lossy(&bytes));
+    });
+}
+
+/// PTX whose instructions are of many kinds.
+fn kernels() -> Vec<String> {
+    let machine = images(include_bytes!("data/machine.fatbin")).unwrap();
+    let of_image = |image: &image::Image| image.text().unwrap();
+    let ptx = machine.iter().filter(|i| i.kind == image::Kind::Ptx);
+    let forms = include_str!("coverage/forms.txt")
+        .lines()
+        .filter(|l| !l.starts_with('#') && !l.contains(['<', '$']));
+    let all: Vec<&str> = forms.collect();
+    let body = all.join("\n");
+    ptx.map(of_image)
+        .chain([
+            PTX.to_string(),
+            format!(
+                ".version 8.6\n.target sm_90\n.address_size 64\n.visible .entry k(.param .u64 p) {{
+                 .reg .pred %p<9>; .reg .b16 %h<9>; .reg .b32 %r<12>; .reg .b64 %d<12>; .reg .b128 %q<6>;
+                 .shared .align 16 .b8 room[256]; .local .b8 depot[64];
+                 {body}\nEND: ret;\n}}\n"
+            ),
+        ])
+        .collect()
+}
+
+#[test]
+fn mutated_kernels_load_or_are_refused() {
+    let texts = kernels();
+    let case = (
+        0..texts.len(),
+        vec(
+            change(vec(token(), 1..3).prop_map(|t| t.concat().into_bytes())),
+            1..3,
+        ),
+        any::<Index>(),
+        any::<Index>(),
+    );
+    fuzz(case, |(which, changes, one, other)| {
+        // Lines change places with others' operands, so that much of it is still an instruction.
+        let mut lines: Vec<String> = texts[*which].lines().map(str::to_string).collect();
+        let (from, to) = (one.index(lines.len()), other.index(lines.len()));
+        let operands = |line: &str| line.split_once(' ').map(|(_, o)| o.to_string());
+        if let (Some(taken), Some((opcode, _))) = (
+            operands(lines[from].trim()),
+            lines[to].trim().split_once(' '),
+        ) {
+            lines[to] = format!("{opcode} {taken}");
+        }
+        let mut bytes = lines.join("\n").into_bytes();
+        if which.is_multiple_of(2) {
+            changes.iter().for_each(|change| apply(&mut bytes, change));
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        if let Ok(tree) = ptx::parse(&text) {
+            let _ = Module::load(&tree, 90, &AddressSpace::new(), 0);
+        }
     });
 }
 

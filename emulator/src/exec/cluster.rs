@@ -136,6 +136,12 @@ impl Cluster {
         &self.blocks[rank]
     }
 
+    /// The most bytes that asynchronous copies of one of its blocks had in flight at once.
+    pub fn most_in_flight(&self) -> u64 {
+        let most = self.blocks.iter().map(Resident::most_in_flight).max();
+        most.unwrap_or(0)
+    }
+
     /// A turn for every block that can run.
     ///
     /// # Safety

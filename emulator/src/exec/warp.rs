@@ -5,6 +5,9 @@
 //! goes first, so that fragments meet again where their paths join. A fragment that spins while others
 //! could run is set back after a while, so a lane can wait for another of its warp.
 
+mod fragment;
+mod meeting;
+
 use super::block::Block;
 use super::launch::LaunchState;
 use super::program::{Flow, Inst, Program};
@@ -134,12 +137,6 @@ impl PartialEq for Call {
     }
 }
 
-/// Jumps a fragment may make while others could run, before they are let through; half as many each time that it
-/// was in vain, down to [`LEAST_PATIENCE`].
-const PATIENCE: u32 = 2048;
-const LEAST_PATIENCE: u32 = 32;
-/// Jumps for which a fragment that was let through keeps its turn.
-const TURN: u32 = 64;
 /// Deepest chain of calls.
 pub const MAX_CALLS: usize = 512;
 
@@ -215,7 +212,7 @@ impl Warp {
             others: Vec::new(),
             next_stop: u64::MAX,
             spins: 0,
-            patience: PATIENCE,
+            patience: fragment::PATIENCE,
             turn: 0,
             index,
             stop: Stop::Yield,
@@ -245,7 +242,7 @@ impl Warp {
         self.others.clear();
         self.next_stop = u64::MAX;
         self.spins = 0;
-        self.patience = PATIENCE;
+        self.patience = fragment::PATIENCE;
         self.turn = 0;
         self.carry = 0;
         self.cluster_arrived = 0;
@@ -368,209 +365,6 @@ impl Warp {
         }
     }
 
-    fn key(pc: u32, calls: usize) -> u64 {
-        ((MAX_CALLS - calls) as u64) << 32 | u64::from(pc)
-    }
-
-    /// Joins fragments at the same place, and runs the one whose turn it is. False where none can run.
-    fn arrange(&mut self) -> bool {
-        if self.active == 0 {
-            return self.others.is_empty() || self.pick();
-        }
-        self.join();
-        let here = Self::key(self.pc, self.calls.len());
-        if self.others.iter().any(|f| f.state == State::Ready) {
-            self.spins += 1;
-            if self.turn > 0 {
-                self.turn -= 1;
-            } else if self.spins > self.patience {
-                // The running fragment may be waiting for one of the others.
-                self.patience = (self.patience / 2).max(LEAST_PATIENCE);
-                self.let_through();
-            } else {
-                let first = (0..self.others.len())
-                    .filter(|&k| self.others[k].state == State::Ready)
-                    .min_by_key(|&k| Self::key(self.others[k].pc, self.others[k].calls.len()));
-                if let Some(at) = first
-                    && Self::key(self.others[at].pc, self.others[at].calls.len()) < here
-                {
-                    self.swap(at);
-                    self.join();
-                }
-            }
-        }
-        self.find_next_stop();
-        true
-    }
-
-    /// Lets the fragment through that has waited longest, for a while.
-    pub fn let_through(&mut self) {
-        let Some(at) = self.others.iter().position(|f| f.state == State::Ready) else {
-            return;
-        };
-        self.spins = 0;
-        self.turn = TURN;
-        let next = self.others.remove(at);
-        let current = self.take_current(State::Ready);
-        self.others.push(current);
-        self.resume(next);
-        self.join();
-        self.find_next_stop();
-    }
-
-    fn find_next_stop(&mut self) {
-        let here = Self::key(self.pc, self.calls.len());
-        self.next_stop = self
-            .others
-            .iter()
-            .filter(|f| !f.state.is_behind())
-            .map(|f| Self::key(f.pc, f.calls.len()))
-            .filter(|&key| key > here)
-            .min()
-            .unwrap_or(u64::MAX);
-    }
-
-    /// Takes in every fragment that stands where the running one does.
-    fn join(&mut self) {
-        let mut k = 0;
-        while k < self.others.len() {
-            let other = &self.others[k];
-            if other.pc == self.pc
-                && !other.state.is_behind()
-                && other.frame == self.frame
-                && other.calls == self.calls
-            {
-                self.active |= other.lanes;
-                self.merge_saved(k);
-                self.others.swap_remove(k);
-            } else {
-                k += 1;
-            }
-        }
-    }
-
-    /// Registers saved at recursive calls are per lane: a joined fragment brings its own lanes' values.
-    fn merge_saved(&mut self, k: usize) {
-        let lanes = self.others[k].lanes;
-        for level in 0..self.calls.len() {
-            let program = self.program();
-            let Some(theirs) = self.others[k].calls[level].saved.clone() else {
-                continue;
-            };
-            let call = &mut self.calls[level];
-            let Some(mine) = &call.saved else { continue };
-            let mut merged = mine.as_ref().clone();
-            super::call::blend_slots(program, call.callee as usize, &mut merged, &theirs, lanes);
-            call.saved = Some(std::rc::Rc::new(merged));
-        }
-    }
-
-    fn swap(&mut self, at: usize) {
-        let current = self.take_current(State::Ready);
-        let next = std::mem::replace(&mut self.others[at], current);
-        self.resume(next);
-    }
-
-    fn take_current(&mut self, state: State) -> Fragment {
-        Fragment {
-            pc: self.pc,
-            lanes: std::mem::take(&mut self.active),
-            calls: std::mem::take(&mut self.calls),
-            frame: self.frame,
-            state,
-        }
-    }
-
-    fn resume(&mut self, fragment: Fragment) {
-        self.pc = fragment.pc;
-        self.active = fragment.lanes;
-        self.calls = fragment.calls;
-        self.frame = fragment.frame;
-    }
-
-    /// Makes a waiting fragment the running one. False where none is ready.
-    fn pick(&mut self) -> bool {
-        debug_assert_eq!(self.active, 0);
-        let first = (0..self.others.len())
-            .filter(|&k| self.others[k].state == State::Ready)
-            .min_by_key(|&k| Self::key(self.others[k].pc, self.others[k].calls.len()));
-        let Some(at) = first else {
-            self.next_stop = u64::MAX;
-            return false;
-        };
-        let next = self.others.swap_remove(at);
-        self.resume(next);
-        self.join();
-        self.find_next_stop();
-        true
-    }
-
-    /// Sends the lanes of `taken` to `target` and the rest on. For branch handlers.
-    #[inline(always)]
-    pub fn branch(&mut self, taken: u32, target: u32) -> Flow {
-        if taken == self.active {
-            self.pc = target;
-            return Flow::Jump;
-        }
-        self.split(taken, target);
-        Flow::Jump
-    }
-
-    #[cold]
-    fn split(&mut self, taken: u32, target: u32) {
-        let rest = self.active & !taken;
-        self.others.push(Fragment {
-            pc: target,
-            lanes: taken,
-            calls: self.calls.clone(),
-            frame: self.frame,
-            state: State::Ready,
-        });
-        self.active = rest;
-        self.pc += 1;
-    }
-
-    /// Splits off `lanes` (not all) to go on at `pc`, the running fragment keeping the rest where it is.
-    pub fn split_off(&mut self, lanes: u32, pc: u32) {
-        debug_assert!(lanes != self.active);
-        self.others.push(Fragment {
-            pc,
-            lanes,
-            calls: self.calls.clone(),
-            frame: self.frame,
-            state: State::Ready,
-        });
-        self.active &= !lanes;
-    }
-
-    /// The running fragment's `lanes` are gone for good.
-    pub fn exit(&mut self, lanes: u32) -> Flow {
-        self.exited |= lanes;
-        self.active &= !lanes;
-        if self.active != 0 {
-            return Flow::Next;
-        }
-        self.calls.clear();
-        // With no lanes left, `arrange` picks another fragment, or the loop ends.
-        if self.others.is_empty() || self.pick() {
-            return Flow::Jump;
-        }
-        self.stop = Stop::Blocked;
-        Flow::Stop
-    }
-
-    /// Leaves the loop with `lanes` (all of the running fragment) waiting at a barrier of the block.
-    pub fn arrive(&mut self, arrival: BarrierArrival) -> Flow {
-        self.pc += 1;
-        if arrival.wait {
-            let fragment = self.take_current(State::Barrier(arrival.id));
-            self.others.push(fragment);
-            self.pick();
-        }
-        self.stop = Stop::Barrier(arrival);
-        Flow::Stop
-    }
-
     /// Rank of the block in its cluster.
     pub fn rank(&self) -> u32 {
         // SAFETY: the block is alive while its warps are.
@@ -580,133 +374,6 @@ impl Warp {
     /// Blocks of the cluster.
     pub fn cluster_size(&self) -> u32 {
         self.launch().config.cluster.iter().product()
-    }
-
-    /// `lanes` arrive at the cluster's barrier.
-    pub fn arrive_at_cluster(&mut self, lanes: u32, release: bool) {
-        self.cluster_arrived |= lanes;
-        let me = self.order_index();
-        // SAFETY: the cluster is alive while its warps are, and no other reference to it is.
-        let shared = unsafe { &mut *(*self.block).cluster };
-        shared.arrived = true;
-        shared.order.arrive_cluster(me, release);
-    }
-
-    /// Lanes have waited for a phase of the cluster's barrier that was complete.
-    pub fn passed_cluster(&mut self) {
-        let me = self.order_index();
-        // SAFETY: no other reference to the order is alive.
-        unsafe { self.order() }.pass_cluster(me);
-    }
-
-    /// Parks `lanes` of the running fragment behind this instruction until the cluster's barrier completes; others
-    /// go on, if there are any.
-    pub fn wait_for_cluster(&mut self, lanes: u32) -> Flow {
-        if lanes != self.active {
-            self.split_off(self.active & !lanes, self.pc + 1);
-        }
-        self.pc += 1;
-        let fragment = self.take_current(State::Cluster);
-        self.others.push(fragment);
-        if self.pick() {
-            return Flow::Jump;
-        }
-        self.stop = Stop::Blocked;
-        Flow::Stop
-    }
-
-    /// The phase that its threads have arrived for is complete. Whether any waited.
-    pub fn pass_cluster(&mut self) -> bool {
-        self.cluster_passed |= std::mem::take(&mut self.cluster_arrived);
-        let waiting = (self.others.iter())
-            .filter(|f| f.state == State::Cluster)
-            .fold(0, |m, f| m | f.lanes);
-        self.cluster_passed &= !waiting;
-        self.release_from(State::Cluster);
-        waiting != 0
-    }
-
-    /// Lets the fragments that wait at barrier `id` go on.
-    pub fn release(&mut self, id: u32) {
-        self.release_from(State::Barrier(id));
-    }
-
-    fn release_from(&mut self, state: State) {
-        for fragment in &mut self.others {
-            if fragment.state == state {
-                fragment.state = State::Ready;
-            }
-        }
-        if self.active != 0 {
-            self.find_next_stop();
-        }
-    }
-
-    /// Whether a fragment can run.
-    pub fn can_run(&self) -> bool {
-        self.active != 0 || self.others.iter().any(|f| f.state == State::Ready)
-    }
-
-    /// For collectives: `None` where all of `members` that have not exited are here (`mask` executes);
-    /// otherwise the running fragment waits for them and the warp does something else.
-    #[inline(always)]
-    pub fn gather(&mut self, mask: u32, members: u32) -> Option<Flow> {
-        if members & !mask & !self.exited & self.threads == 0 {
-            return None;
-        }
-        Some(self.wait_for_lanes(mask, members))
-    }
-
-    #[cold]
-    fn wait_for_lanes(&mut self, mask: u32, members: u32) -> Flow {
-        // Guarded off, the missing lanes of the running fragment will not come back here.
-        let guarded_off = members & self.active & !mask;
-        if guarded_off != 0 {
-            return self.fault(
-                FaultKind::Check(Check::WarpSync),
-                guarded_off,
-                format!("lanes {guarded_off:#010x} are named in the mask {members:#010x} but predicated off"),
-            );
-        }
-        // It did not issue after all: it will when the lanes are together.
-        // SAFETY: counts are as long as the program.
-        let count = unsafe { &mut *self.counts.add(self.pc as usize) };
-        count.issued -= 1;
-        count.lanes -= u64::from(mask.count_ones());
-        let fragment = self.take_current(State::Lanes(members));
-        self.others.push(fragment);
-        self.release_syncwarps();
-        if self.pick() {
-            return Flow::Jump;
-        }
-        self.stop = Stop::Blocked;
-        Flow::Stop
-    }
-
-    /// `bar.warp.sync` moves no data, so lanes may meet at different ones of it.
-    fn release_syncwarps(&mut self) {
-        let program = self.program();
-        let is_sync = |f: &Fragment| program.info[f.pc as usize].opcode == "bar.warp.sync";
-        let mut here = 0;
-        for f in self.others.iter().filter(|f| is_sync(f)) {
-            if matches!(f.state, State::Lanes(_)) {
-                here |= f.lanes;
-            }
-        }
-        let gone = self.exited | !self.threads;
-        for f in &mut self.others {
-            if let State::Lanes(members) = f.state
-                && is_sync(f)
-                && members & !here & !gone == 0
-            {
-                // SAFETY: counts are as long as the program.
-                let count = unsafe { &mut *self.counts.add(f.pc as usize) };
-                count.issued += 1;
-                count.lanes += u64::from(f.lanes.count_ones());
-                f.state = State::Ready;
-                f.pc += 1;
-            }
-        }
     }
 
     /// Stops with a fault of the current instruction.

@@ -367,7 +367,7 @@ impl Small {
         match nearest > self.largest {
             false => Some(sign | nearest),
             true if saturate => Some(sign | self.largest),
-            true if self.infinite => Some(sign | self.largest + 1),
+            true if self.infinite => Some(sign | (self.largest + 1)),
             true => None,
         }
     }

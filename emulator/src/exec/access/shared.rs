@@ -1,0 +1,240 @@
+//! Accesses to shared memory: the block's own and that of the other blocks of its cluster.
+
+use super::{Access, Kind, Pointers, bits, verb};
+use crate::check::Check;
+use crate::exec::block::Block;
+use crate::exec::cluster::{self, FarAccess};
+use crate::exec::doubt::Found;
+use crate::exec::lanes::each;
+use crate::exec::program::Flow;
+use crate::exec::shared::byte_state;
+use crate::exec::warp::Warp;
+
+impl Warp {
+    /// Addresses in the shared memory of the cluster's blocks.
+    pub(super) fn cluster(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Pointers, Flow> {
+        // SAFETY: block and cluster are alive while their warps are.
+        let (own, size) = unsafe {
+            let block = &*self.block;
+            let cluster = &*block.cluster;
+            (block.rank, cluster.blocks.len() as u32)
+        };
+        if bits(mask).all(|l| cluster::within(addresses[l] as u32) == addresses[l] as u32) {
+            return self.shared(self.block, mask, addresses, access);
+        }
+        let mut out = [std::ptr::null_mut(); 32];
+        let mut left = mask;
+        while left != 0 {
+            let lane = left.trailing_zeros() as usize;
+            let rank = cluster::rank_of(addresses[lane] as u32, own);
+            let lanes = bits(left)
+                .filter(|&l| cluster::rank_of(addresses[l] as u32, own) == rank)
+                .fold(0u32, |m, l| m | 1 << l);
+            left &= !lanes;
+            if rank >= size {
+                let text = format!(
+                    "{} of {} bytes at {:#x} in the cluster's shared memory, which would be in block {rank} of {size}",
+                    verb(access.kind),
+                    access.size,
+                    addresses[lane] as u32
+                );
+                return Err(self.violation(Check::Bounds, lanes, text));
+            }
+            let inside: [u64; 32] = each(|l| u64::from(cluster::within(addresses[l] as u32)));
+            let owner = self.peer(rank);
+            if owner != self.block {
+                self.reach(owner, lanes, access)?;
+            }
+            let part = self.shared(owner, lanes, &inside, access)?;
+            for lane in bits(lanes) {
+                out[lane] = part[lane];
+            }
+        }
+        Ok(out)
+    }
+
+    /// The block of the cluster with that rank.
+    pub fn peer(&self, rank: u32) -> *mut Block {
+        // SAFETY: block and cluster are alive while their warps are; the rank is one of the cluster's.
+        unsafe { (&(*(*self.block).cluster).blocks)[rank as usize] }
+    }
+
+    /// Checks that another block of the cluster has begun and is there still, and leaves it word of the access.
+    ///
+    /// # Errors
+    /// The flow to return where it is not.
+    fn reach(&mut self, owner: *mut Block, lanes: u32, access: Access) -> Result<(), Flow> {
+        let me = self.order_index();
+        let line = self.program().info[self.pc as usize].line;
+        // SAFETY: the blocks of the cluster are alive, and no reference to this one or to the order is.
+        let (rank, gone, known, tick) = unsafe {
+            let block = &*owner;
+            let shared = &*block.cluster;
+            let warps = block.first_warp as usize..block.first_warp as usize + block.copies.len();
+            let known = shared.met || warps.clone().any(|w| shared.order.known(me, w) != 0);
+            (block.rank, block.gone, known, shared.order.tick())
+        };
+        let verb = verb(access.kind);
+        if gone && self.launch().checks.has(Check::UseAfterFree) {
+            let text = format!(
+                "{verb} in the shared memory of block {rank} of the cluster, which has exited"
+            );
+            return Err(self.violation(Check::UseAfterFree, lanes, text));
+        }
+        if !known && self.launch().checks.has(Check::SharedRace) {
+            let text = format!(
+                "{verb} in the shared memory of block {rank} of the cluster, which may not have begun: no barrier of the cluster comes before"
+            );
+            return Err(self.violation(Check::SharedRace, lanes, text));
+        }
+        // SAFETY: as above.
+        unsafe { (&mut (*owner).far)[me] = FarAccess { tick, line } };
+        Ok(())
+    }
+
+    /// The shared memory of a block of the cluster, by addresses inside it.
+    #[inline(always)]
+    pub(super) fn shared(
+        &mut self,
+        owner: *mut Block,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Pointers, Flow> {
+        self.misaligned(mask, addresses, access.align)?;
+        // SAFETY: no other reference to the block's memory is alive while a handler runs.
+        let memory = unsafe { &(*owner).shared };
+        let len = memory.len() as u64;
+        let size = u64::from(access.size);
+        let mut outside = 0u32;
+        for lane in 0..32 {
+            // A shared address has 32 bits, so the sum cannot wrap.
+            outside |= u32::from((addresses[lane] & 0xffff_ffff) + size > len) << lane;
+        }
+        if outside & mask != 0 {
+            let lanes = bits(outside & mask)
+                .filter(|&l| !memory.is_reserved(addresses[l] as u32, access.size))
+                .fold(0u32, |m, l| m | 1 << l);
+            if lanes != 0 {
+                let address = addresses[lanes.trailing_zeros() as usize];
+                let text = if cluster::place(address as u32, 0) == address as u32 {
+                    format!(
+                        "{} of {size} bytes at {address:#x}, an address in the cluster's shared memory, where only the block's own can be reached",
+                        verb(access.kind)
+                    )
+                } else {
+                    format!(
+                        "{} of {size} bytes at shared address {address:#x}: {} bytes past the {len} bytes the block has",
+                        verb(access.kind),
+                        (address + size).saturating_sub(len)
+                    )
+                };
+                return Err(self.violation(Check::Bounds, lanes, text));
+            }
+        }
+        let base = memory.as_ptr();
+        let out: Pointers = each(|lane| {
+            if mask >> lane & 1 != 0 {
+                base.wrapping_add(addresses[lane] as u32 as usize)
+            } else {
+                std::ptr::null_mut()
+            }
+        });
+        self.shared_shadow(owner, mask, addresses, access)?;
+        if self.launch().counters {
+            self.count_shared(mask, addresses, access.size);
+        }
+        Ok(out)
+    }
+
+    #[inline(always)]
+    pub(super) fn shared_shadow(
+        &mut self,
+        owner: *mut Block,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<(), Flow> {
+        let checks = self.launch().checks;
+        if checks.has(Check::UninitMemory) || checks.has(Check::AsyncCopy) {
+            // SAFETY: no other reference to the block's memory is alive while a handler runs.
+            let states = unsafe { (*owner).shared.states() };
+            let size = access.size as usize;
+            for lane in bits(mask) {
+                let offset = addresses[lane] as u32 as usize;
+                // SAFETY: the range was found inside shared memory; there is a state for each of its bytes.
+                let range = unsafe { std::slice::from_raw_parts_mut(states.add(offset), size) };
+                if access.kind.only_writes() && range.iter().all(|&s| s & byte_state::TAKEN == 0) {
+                    range.fill(byte_state::INIT);
+                } else if access.kind != Kind::Probe
+                    && !range.iter().all(|&s| s == byte_state::INIT)
+                {
+                    self.shared_state(lane, offset, access, range)?;
+                }
+            }
+        }
+        if checks.has(Check::SharedRace) && access.kind != Kind::Probe {
+            // SAFETY: the owner is a block of the cluster, and no reference to it is alive.
+            unsafe { self.shared_race(owner, mask, addresses, access)? };
+        }
+        Ok(())
+    }
+
+    /// An access to bytes of which not all are plainly written.
+    #[cold]
+    fn shared_state(
+        &mut self,
+        lane: usize,
+        offset: usize,
+        access: Access,
+        range: &[u8],
+    ) -> Result<(), Flow> {
+        let checks = self.launch().checks;
+        let any = |state: u8| range.iter().any(|s| s & state != 0);
+        let size = access.size;
+        let copying = if any(byte_state::PENDING) {
+            Some("has not landed: no wait has completed it")
+        } else if any(byte_state::BUSY)
+            && !matches!(access.kind, Kind::Load | Kind::Read | Kind::StrongLoad)
+        {
+            Some("has not read its source: no wait has completed it")
+        } else {
+            None
+        };
+        if let Some(what) = copying {
+            if !checks.has(Check::AsyncCopy) {
+                return Ok(());
+            }
+            let text = format!(
+                "{} of {size} bytes at shared address {offset:#x}, where an asynchronous copy {what}",
+                verb(access.kind)
+            );
+            return Err(self.violation(Check::AsyncCopy, 1 << lane, text));
+        }
+        let bytes = (0..range.len())
+            .filter(|&k| range[k] & byte_state::INIT == 0)
+            .fold(0u32, |m, k| m | 1 << k);
+        if bytes == 0 || access.kind.only_writes() || !checks.has(Check::UninitMemory) {
+            return Ok(());
+        }
+        let text = uninit_shared(access, offset);
+        if access.kind == Kind::Load {
+            self.doubts.find(Found::new(lane, bytes, text));
+            return Ok(());
+        }
+        Err(self.violation(Check::UninitMemory, 1 << lane, text))
+    }
+}
+
+fn uninit_shared(access: Access, offset: usize) -> String {
+    format!(
+        "{} of {} bytes at shared address {offset:#x}, which was never written",
+        verb(access.kind),
+        access.size
+    )
+}

@@ -1,0 +1,154 @@
+//! Stores.
+
+use super::element::Element;
+use super::space::{decode_space, lane_addresses};
+use super::{Form, RELEASE, STRONG, elements};
+use crate::exec::access::{Access, Kind, bits};
+use crate::exec::decode::Decoder;
+use crate::exec::module::LoadError;
+use crate::exec::ops::has;
+use crate::exec::program::{Flow, Handler, Inst};
+use crate::exec::warp::Warp;
+use crate::ptx::ast::{Instruction, Operand};
+
+/// `st`.
+///
+/// # Errors
+/// A form that is not executed.
+pub fn store(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
+    if has(i, "async") || has(i, "bulk") {
+        return d.unsupported("asynchronous stores");
+    }
+    let form = Form::read(d, i, 0)?;
+    let (ty, n) = (form.ty, form.count);
+    let sources = elements(&i.operands[1]);
+    if sources.len() != n {
+        return d.invalid(format!("{} values for {n} elements", sources.len()));
+    }
+    let mut slots = Vec::new();
+    for source in sources {
+        if let Operand::Reg(reg) = source
+            && d.reg_type(*reg).size() < ty.size()
+        {
+            return d.invalid(format!(
+                "a register of {} bytes for elements of {}",
+                d.reg_type(*reg).size(),
+                ty.size()
+            ));
+        }
+        slots.push(d.src_any(source, ty)?);
+    }
+    // A wider register gives its low bytes: little-endian lanes of 64 bits need their own stride.
+    let wide_source = sources
+        .iter()
+        .any(|s| matches!(s, Operand::Reg(reg) if d.reg_type(*reg).size() == 8))
+        && ty.size() < 8;
+    if wide_source
+        && !sources
+            .iter()
+            .all(|s| matches!(s, Operand::Reg(reg) if d.reg_type(*reg).size() == 8))
+    {
+        return d.unsupported("a vector of registers of different widths");
+    }
+    let extra = d.extras(slots.iter().copied());
+    let run: Handler = match (ty.size(), wide_source) {
+        (1, false) => store_handler::<u8, 1, false>(n),
+        (2, false) => store_handler::<u16, 2, false>(n),
+        (4, false) => store_handler::<u32, 4, false>(n),
+        (1, true) => store_handler::<u8, 1, true>(n),
+        (2, true) => store_handler::<u16, 2, true>(n),
+        (4, true) => store_handler::<u32, 4, true>(n),
+        (8, _) => store_handler::<u64, 8, true>(n),
+        _ if n == 1 => do_store_128,
+        _ => return d.unsupported("vectors of .b128"),
+    };
+    Ok(Inst {
+        d: slots[0],
+        a: form.address.slot,
+        imm: form.address.offset,
+        aux: form.aux,
+        extra,
+        ..d.inst(run)
+    })
+}
+
+fn store_handler<E: Element, const SIZE: usize, const WIDE: bool>(n: usize) -> Handler {
+    match n {
+        1 => do_store::<E, SIZE, 1, WIDE>,
+        2 => do_store::<E, SIZE, 2, WIDE>,
+        4 => do_store::<E, SIZE, 4, WIDE>,
+        _ => do_store::<E, SIZE, 8, WIDE>,
+    }
+}
+
+unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    // SAFETY: operands are slots of the warp's file.
+    let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
+    let size = (SIZE * N) as u32;
+    let kind = if i.aux & (RELEASE | STRONG) != 0 {
+        Kind::StrongStore
+    } else {
+        Kind::Store
+    };
+    let access = Access {
+        space: decode_space(i.aux),
+        size,
+        align: size,
+        kind,
+    };
+    let to = match w.pointers(mask, &addresses, access) {
+        Ok(pointers) => pointers,
+        Err(flow) => return flow,
+    };
+    if kind == Kind::StrongStore {
+        // Published before the value is: whoever sees the value finds what it publishes.
+        w.publish(mask, &addresses, access, i.aux & RELEASE != 0);
+    }
+    for k in 0..N {
+        // SAFETY: the pointers were checked for SIZE * N bytes; sources are slots.
+        unsafe {
+            let slot = if N == 1 {
+                w.slot(i.d)
+            } else {
+                w.slot(w.extra(i, k))
+            };
+            for lane in bits(mask) {
+                let value = if WIDE {
+                    E::from64(*slot.cast::<u64>().add(lane))
+                } else {
+                    E::from32(*slot.cast::<u32>().add(lane))
+                };
+                value.write(to[lane].add(k * SIZE));
+            }
+        }
+    }
+    Flow::Next
+}
+
+unsafe fn do_store_128(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    // SAFETY: operands are slots of the warp's file.
+    let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
+    let access = Access {
+        space: decode_space(i.aux),
+        size: 16,
+        align: 16,
+        kind: Kind::Store,
+    };
+    let to = match w.pointers(mask, &addresses, access) {
+        Ok(pointers) => pointers,
+        Err(flow) => return flow,
+    };
+    for lane in bits(mask) {
+        // SAFETY: the pointers were checked; the source is four slots, 16 bytes a lane.
+        unsafe {
+            to[lane]
+                .cast::<[u64; 2]>()
+                .write_unaligned(w.slot(i.d).cast::<[u64; 2]>().add(lane).read())
+        };
+    }
+    Flow::Next
+}
