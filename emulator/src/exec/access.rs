@@ -6,7 +6,7 @@ mod local;
 mod shared;
 
 use super::cluster;
-use super::lanes::each;
+use super::lanes::{each, wide};
 use super::program::Flow;
 use super::warp::Warp;
 use crate::check::Check;
@@ -96,6 +96,32 @@ impl Warp {
     // One copy for all instructions: inlined into each, it was most of this crate's code.
     #[inline(never)]
     pub fn pointers(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Pointers, Flow> {
+        #[cfg(target_arch = "x86_64")]
+        if wide() {
+            // SAFETY: the processor has the features of the wide build.
+            return unsafe { self.pointers_wide(mask, addresses, access) };
+        }
+        self.pointers_of(mask, addresses, access)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+    unsafe fn pointers_wide(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Pointers, Flow> {
+        self.pointers_of(mask, addresses, access)
+    }
+
+    #[inline(always)]
+    fn pointers_of(
         &mut self,
         mask: u32,
         addresses: &[u64; 32],

@@ -9,6 +9,7 @@ use crate::exec::lanes::each;
 use crate::exec::program::Flow;
 use crate::exec::shared::byte_state;
 use crate::exec::warp::Warp;
+use crate::ptx::ast::Space;
 
 impl Warp {
     /// Addresses in the shared memory of the cluster's blocks.
@@ -18,15 +19,22 @@ impl Warp {
         addresses: &[u64; 32],
         access: Access,
     ) -> Result<Pointers, Flow> {
+        if bits(mask).all(|l| cluster::within(addresses[l] as u32) == addresses[l] as u32) {
+            return self.pointers(
+                mask,
+                addresses,
+                Access {
+                    space: Some(Space::Shared),
+                    ..access
+                },
+            );
+        }
         // SAFETY: block and cluster are alive while their warps are.
         let (own, size) = unsafe {
             let block = &*self.block;
             let cluster = &*block.cluster;
             (block.rank, cluster.blocks.len() as u32)
         };
-        if bits(mask).all(|l| cluster::within(addresses[l] as u32) == addresses[l] as u32) {
-            return self.shared(self.block, mask, addresses, access);
-        }
         let mut out = [std::ptr::null_mut(); 32];
         let mut left = mask;
         while left != 0 {
@@ -168,12 +176,17 @@ impl Warp {
             for lane in bits(mask) {
                 let offset = addresses[lane] as u32 as usize;
                 // SAFETY: the range was found inside shared memory; there is a state for each of its bytes.
-                let range = unsafe { std::slice::from_raw_parts_mut(states.add(offset), size) };
-                if access.kind.only_writes() && range.iter().all(|&s| s & byte_state::TAKEN == 0) {
-                    range.fill(byte_state::INIT);
-                } else if access.kind != Kind::Probe
-                    && !range.iter().all(|&s| s == byte_state::INIT)
-                {
+                let sound = unsafe {
+                    let at = states.add(offset);
+                    match access.kind {
+                        Kind::Probe => true,
+                        kind if kind.only_writes() => begin_write(at, size),
+                        _ => all_written(at, size),
+                    }
+                };
+                if !sound {
+                    // SAFETY: as above.
+                    let range = unsafe { std::slice::from_raw_parts(states.add(offset), size) };
                     self.shared_state(lane, offset, access, range)?;
                 }
             }
@@ -237,4 +250,73 @@ fn uninit_shared(access: Access, offset: usize) -> String {
         verb(access.kind),
         access.size
     )
+}
+
+/// Calls a function for the states at an address, as words of at most 16 states.
+macro_rules! by_words {
+    ($at:expr, $size:expr, $f:ident) => {
+        match $size {
+            1 => $f::<u8>($at),
+            2 => $f::<u16>($at),
+            4 => $f::<u32>($at),
+            8 => $f::<u64>($at),
+            16 => $f::<u128>($at),
+            size => (0..size).all(|k| $f::<u8>($at.add(k))),
+        }
+    };
+}
+
+/// States side by side.
+trait States: Copy + PartialEq + std::ops::BitAnd<Output = Self> {
+    const WRITTEN: Self;
+    const TAKEN: Self;
+    const NONE: Self;
+}
+
+macro_rules! states {
+    ($($t:ident),*) => {$(
+        impl States for $t {
+            const WRITTEN: $t = $t::from_ne_bytes([byte_state::INIT; size_of::<$t>()]);
+            const TAKEN: $t = $t::from_ne_bytes([byte_state::TAKEN; size_of::<$t>()]);
+            const NONE: $t = 0;
+        }
+    )*};
+}
+states!(u8, u16, u32, u64, u128);
+
+/// Whether all of `size` states are plainly written.
+///
+/// # Safety
+/// There are that many.
+#[inline(always)]
+unsafe fn all_written(at: *mut u8, size: usize) -> bool {
+    #[inline(always)]
+    unsafe fn written<W: States>(at: *mut u8) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { at.cast::<W>().read_unaligned() == W::WRITTEN }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { by_words!(at, size, written) }
+}
+
+/// Marks `size` states written, or says that a copy has taken one of them.
+///
+/// # Safety
+/// There are that many.
+#[inline(always)]
+unsafe fn begin_write(at: *mut u8, size: usize) -> bool {
+    #[inline(always)]
+    unsafe fn write<W: States>(at: *mut u8) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let at = at.cast::<W>();
+            let free = at.read_unaligned() & W::TAKEN == W::NONE;
+            if free {
+                at.write_unaligned(W::WRITTEN);
+            }
+            free
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { by_words!(at, size, write) }
 }

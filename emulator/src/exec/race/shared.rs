@@ -3,6 +3,7 @@
 use crate::check::Check;
 use crate::exec::access::{Access, Kind, bits};
 use crate::exec::block::Block;
+use crate::exec::lanes::wide;
 use crate::exec::program::Flow;
 use crate::exec::warp::Warp;
 use std::collections::HashMap;
@@ -77,14 +78,20 @@ impl SharedRaces {
     }
 }
 
-/// The words that `size` bytes at a shared address touch, and which of their bytes.
+/// The words that `size` bytes at a shared address touch, and which of their bytes: all, where the bytes are `WHOLE`
+/// words.
 #[inline(always)]
-fn words_of(address: u64, size: u32) -> impl Iterator<Item = (usize, u8)> {
+fn words_of<const WHOLE: bool>(address: u64, size: u32) -> impl Iterator<Item = (usize, u8)> {
     let mut at = address as u32 as usize;
     let end = at + size as usize;
     std::iter::from_fn(move || {
         if at >= end {
             return None;
+        }
+        if WHOLE {
+            let word = at >> 2;
+            at += 4;
+            return Some((word, BYTES));
         }
         let low = at & 3;
         let take = (4 - low).min(end - at);
@@ -112,8 +119,66 @@ impl Warp {
     ///
     /// # Safety
     /// The block is alive, and no reference to it or to its cluster's order is.
-    #[inline(always)]
+    // One copy for all that touches shared memory.
+    #[inline(never)]
     pub unsafe fn shared_race(
+        &mut self,
+        owner: *mut Block,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<(), Flow> {
+        // SAFETY: the caller's promise; the wide build only where the processor has its features.
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if wide() {
+                return self.shared_race_wide(owner, mask, addresses, access);
+            }
+            self.shared_race_any(owner, mask, addresses, access)
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+    unsafe fn shared_race_wide(
+        &mut self,
+        owner: *mut Block,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<(), Flow> {
+        // SAFETY: the caller's promise.
+        unsafe { self.shared_race_any(owner, mask, addresses, access) }
+    }
+
+    #[inline(always)]
+    unsafe fn shared_race_any(
+        &mut self,
+        owner: *mut Block,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<(), Flow> {
+        let mut low = u64::from(access.size);
+        for lane in 0..32 {
+            low |= if mask >> lane & 1 != 0 {
+                addresses[lane]
+            } else {
+                0
+            };
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            if low & 3 == 0 {
+                self.shared_race_of::<true>(owner, mask, addresses, access)
+            } else {
+                self.shared_race_of::<false>(owner, mask, addresses, access)
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn shared_race_of<const WHOLE: bool>(
         &mut self,
         owner: *mut Block,
         mask: u32,
@@ -145,7 +210,7 @@ impl Warp {
         // All lanes are held against what was before; what they do together in one instruction is no race among
         // them (of several that write a word, one leaves its value).
         'lanes: for lane in bits(mask) {
-            for (word, bytes) in words_of(addresses[lane], access.size) {
+            for (word, bytes) in words_of::<WHOLE>(addresses[lane], access.size) {
                 let cell = &mut shadow.words[word];
                 // Against the last write.
                 if cell.write_tick != 0
@@ -258,7 +323,7 @@ impl Warp {
         if writes {
             let writer = (me << 5) as u16;
             for lane in bits(mask) {
-                for (word, bytes) in words_of(addresses[lane], access.size) {
+                for (word, bytes) in words_of::<WHOLE>(addresses[lane], access.size) {
                     let cell = &mut shadow.words[word];
                     if cell.write_bytes & FAR != 0 {
                         shadow.far.remove(&word);

@@ -5,6 +5,7 @@ use super::space::{decode_space, lane_addresses};
 use super::{ACQUIRE, Form, PARTLY, STRONG, elements};
 use crate::exec::access::{Access, Kind, Pointers, bits};
 use crate::exec::decode::Decoder;
+use crate::exec::lanes::wide;
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::{Stop, Warp};
@@ -83,13 +84,42 @@ pub fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
 
 fn load_handler<E: Element, const SIZE: usize, const WIDE: bool>(n: usize) -> Handler {
     match n {
-        1 => do_load::<E, SIZE, 1, WIDE>,
-        2 => do_load::<E, SIZE, 2, WIDE>,
-        4 => do_load::<E, SIZE, 4, WIDE>,
-        _ => do_load::<E, SIZE, 8, WIDE>,
+        1 => pick::<E, SIZE, 1, WIDE>(),
+        2 => pick::<E, SIZE, 2, WIDE>(),
+        4 => pick::<E, SIZE, 4, WIDE>(),
+        _ => pick::<E, SIZE, 8, WIDE>(),
     }
 }
 
+fn pick<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>() -> Handler {
+    #[cfg(target_arch = "x86_64")]
+    if wide() {
+        return load_fast::<E, SIZE, N, WIDE>;
+    }
+    load_plain::<E, SIZE, N, WIDE>
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn load_fast<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    // SAFETY: the handler's own contract; picked only where the features exist.
+    unsafe { do_load::<E, SIZE, N, WIDE>(w, i, mask) }
+}
+
+unsafe fn load_plain<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    // SAFETY: the handler's own contract.
+    unsafe { do_load::<E, SIZE, N, WIDE>(w, i, mask) }
+}
+
+#[inline(always)]
 unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
     w: &mut Warp,
     i: &Inst,
