@@ -14,11 +14,14 @@ use std::process::{Command, ExitCode};
 
 use kernels::arch::Archs;
 use kernels::compile::{self, Compiler, Request};
-use kernels::{BuildError, generate, toolchain};
+use kernels::{BuildError, generate, toolchain, variants};
 
 /// Where the kernels lie, from the package root, which is also where Cargo runs
 /// this script: line information then names `kernels/append.cu` on any machine.
 const SOURCES: &str = "kernels";
+
+/// The table of what they are built for.
+const VARIANTS: &str = "kernels/variants.h";
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
@@ -73,6 +76,7 @@ fn run() -> Result<(), BuildError> {
             println!("cargo::warning={line}");
         }
     }
+    variants::write(&out_dir, Path::new(VARIANTS))?;
     generate::write(&out_dir, &sources, &modules)
 }
 

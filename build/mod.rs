@@ -8,6 +8,7 @@ pub mod lookup;
 pub mod ptxas;
 pub mod stamp;
 pub mod toolchain;
+pub mod variants;
 
 use std::fmt;
 use std::io;
@@ -29,6 +30,8 @@ pub enum BuildError {
     Start { program: PathBuf, error: io::Error },
     /// nvcc refused a kernel; its own words.
     Compile { source: PathBuf, output: String },
+    /// The table of what kernels are built for has no lines, or others than numbers.
+    Variants(PathBuf),
     /// A file could not be read or written.
     File { path: PathBuf, error: io::Error },
 }
@@ -74,6 +77,11 @@ impl fmt::Display for BuildError {
                     output.trim_end()
                 )
             }
+            Self::Variants(table) => write!(
+                f,
+                "{}: no lines HEAD_DIM(n) and VARIANT(n, n)",
+                table.display()
+            ),
             Self::File { path, error } => write!(f, "{}: {error}", path.display()),
         }
     }

@@ -10,6 +10,7 @@
 #include "cache.cuh"
 #include "step.cuh"
 #include "turning.cuh"
+#include "variants.h"
 #include "vector.cuh"
 
 namespace {
@@ -94,27 +95,17 @@ __device__ __forceinline__ void appendTurned(const KvAppendParams& p) {
         append<uint##bits##_t, head_dim>(params);                                                             \
     }
 
-KV_APPEND(16, 64)
-KV_APPEND(16, 80)
-KV_APPEND(16, 96)
-KV_APPEND(16, 112)
-KV_APPEND(16, 128)
-KV_APPEND(16, 192)
-KV_APPEND(16, 256)
+#define HEAD_DIM(head_dim) KV_APPEND(16, head_dim)
+KV_HEAD_DIMS(HEAD_DIM)
+#undef HEAD_DIM
 
 #define KV_APPEND_ROPE(name, type, head_dim)                                                                  \
     extern "C" __global__ void __launch_bounds__(KV_ROPE_THREADS)                                             \
         kv_append_rope_##name##_d##head_dim(const __grid_constant__ KvAppendParams params) {                  \
         appendTurned<type, head_dim>(params);                                                                 \
     }
-#define KV_APPEND_ROPE_TYPE(name, type) \
-    KV_APPEND_ROPE(name, type, 64)      \
-    KV_APPEND_ROPE(name, type, 80)      \
-    KV_APPEND_ROPE(name, type, 96)      \
-    KV_APPEND_ROPE(name, type, 112)     \
-    KV_APPEND_ROPE(name, type, 128)     \
-    KV_APPEND_ROPE(name, type, 192)     \
-    KV_APPEND_ROPE(name, type, 256)
 
-KV_APPEND_ROPE_TYPE(f16, __half)
-KV_APPEND_ROPE_TYPE(bf16, __nv_bfloat16)
+#define HEAD_DIM(head_dim)                  \
+    KV_APPEND_ROPE(f16, __half, head_dim)   \
+    KV_APPEND_ROPE(bf16, __nv_bfloat16, head_dim)
+KV_HEAD_DIMS(HEAD_DIM)

@@ -13,6 +13,7 @@
 #include "attention.cuh"
 #include "cache.cuh"
 #include "turning.cuh"
+#include "variants.h"
 
 namespace {
 
@@ -289,22 +290,9 @@ __device__ __forceinline__ void decode(const KvDecodeParams& p) {
 
 }  // namespace
 
-// Kernels by element type, head dimension and query rows of a block; src/plan.rs has the same table.
+// Of an element type, head dimension and number of query rows a block.
 #define KV_DECODE(name, type, head_dim, columns)                                                     \
     extern "C" __global__ void __launch_bounds__(KV_DECODE_THREADS, 3)                               \
         kv_decode_##name##_d##head_dim##_n##columns(const __grid_constant__ KvDecodeParams params) { \
         decode<type, head_dim, columns / 8>(params);                                                 \
     }
-#define KV_DECODE_TYPE(name, type) \
-    KV_DECODE(name, type, 64, 8)   \
-    KV_DECODE(name, type, 80, 8)   \
-    KV_DECODE(name, type, 96, 8)   \
-    KV_DECODE(name, type, 112, 8)  \
-    KV_DECODE(name, type, 128, 8)  \
-    KV_DECODE(name, type, 192, 8)  \
-    KV_DECODE(name, type, 256, 8)  \
-    KV_DECODE(name, type, 64, 16)  \
-    KV_DECODE(name, type, 80, 16)  \
-    KV_DECODE(name, type, 96, 16)  \
-    KV_DECODE(name, type, 112, 16) \
-    KV_DECODE(name, type, 128, 16)

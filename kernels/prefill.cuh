@@ -20,6 +20,7 @@
 #include "softmax.cuh"
 #include "step.cuh"
 #include "tile.cuh"
+#include "variants.h"
 
 namespace {
 
@@ -404,19 +405,10 @@ __device__ __forceinline__ void prefill(const KvPrefillParams& p) {
 
 }  // namespace
 
-// Kernels by element type and head dimension; src/prefill_plan.rs has the same table. Registers for three blocks of 128
-// threads on an SM.
+// Of an element type and head dimension. Registers for three blocks of 128 threads on an SM.
 #define KV_PREFILL(name, type, head_dim)                                                          \
     extern "C" __global__ void __launch_bounds__((WarpPrefill<type, head_dim>::kThreads),         \
                                                  384 / WarpPrefill<type, head_dim>::kThreads)     \
         kv_prefill_##name##_d##head_dim(const __grid_constant__ KvPrefillParams params) {         \
         prefill<type, head_dim>(params);                                                          \
     }
-#define KV_PREFILL_TYPE(name, type) \
-    KV_PREFILL(name, type, 64)      \
-    KV_PREFILL(name, type, 80)      \
-    KV_PREFILL(name, type, 96)      \
-    KV_PREFILL(name, type, 112)     \
-    KV_PREFILL(name, type, 128)     \
-    KV_PREFILL(name, type, 192)     \
-    KV_PREFILL(name, type, 256)

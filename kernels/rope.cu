@@ -5,6 +5,7 @@
 #include "cache.cuh"
 #include "step.cuh"
 #include "turning.cuh"
+#include "variants.h"
 
 namespace {
 
@@ -51,14 +52,8 @@ __device__ __forceinline__ void rope(const KvRopeParams& p) {
         kv_rope_##name##_d##head_dim(const __grid_constant__ KvRopeParams params) { \
         rope<type, head_dim>(params);                                               \
     }
-#define KV_ROPE_TYPE(name, type) \
-    KV_ROPE(name, type, 64)      \
-    KV_ROPE(name, type, 80)      \
-    KV_ROPE(name, type, 96)      \
-    KV_ROPE(name, type, 112)     \
-    KV_ROPE(name, type, 128)     \
-    KV_ROPE(name, type, 192)     \
-    KV_ROPE(name, type, 256)
 
-KV_ROPE_TYPE(f16, __half)
-KV_ROPE_TYPE(bf16, __nv_bfloat16)
+#define HEAD_DIM(head_dim)           \
+    KV_ROPE(f16, __half, head_dim)   \
+    KV_ROPE(bf16, __nv_bfloat16, head_dim)
+KV_HEAD_DIMS(HEAD_DIM)

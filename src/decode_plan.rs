@@ -2,15 +2,13 @@
 
 use crate::abi;
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::embedded::DECODE_VARIANTS;
+use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::plan::{Kernel, Plan};
 use crate::shape::{CacheShape, MAX_INDEX, MAX_QUERY_TOKENS, at_least_one, at_most};
 use crate::split::Work;
 use crate::workspace::WorkspaceSize;
-
-/// Largest head dimension with kernels for 16 query rows: beyond, their accumulators do not fit the registers.
-pub(crate) const WIDE_HEAD_DIM: usize = 128;
 
 /// Warps of a block.
 const WARPS: u32 = abi::KV_DECODE_THREADS / 32;
@@ -173,12 +171,13 @@ impl DecodeShape {
         at_least_one("query_tokens", self.query_tokens)?;
         at_most("query_tokens", self.query_tokens as u128, MAX_QUERY_TOKENS)?;
         let rows = self.rows();
-        let widest = if shape.head_dim <= WIDE_HEAD_DIM {
-            16
-        } else {
-            8
-        };
-        let columns = if rows <= 8 { 8 } else { widest };
+        let built = DECODE_VARIANTS
+            .iter()
+            .filter(|&&(head_dim, _)| head_dim as usize == shape.head_dim)
+            .map(|&(_, columns)| columns as usize);
+        let columns = built
+            .min_by_key(|&columns| (rows.div_ceil(columns), columns))
+            .ok_or(Error::NoKernels)?;
         let row_groups = rows.div_ceil(columns);
         // The product without row groups was checked with the cache's shape.
         let count = shape.batch * shape.num_kv_heads * row_groups;

@@ -22,3 +22,4 @@ pub struct Resources {
 }
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+include!(concat!(env!("OUT_DIR"), "/variants.rs"));

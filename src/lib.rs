@@ -1,10 +1,11 @@
 //! Handwritten CUDA kernels for the key-value cache of a language model.
 //!
 //! One decode step of a transformer layer: [append](Kernels::append) the new token's K and V behind the tokens already
-//! cached, then attend to all of them ([`decode`](Kernels::decode)), reading each cached byte once for the whole group
-//! of query heads that share it. After the last layer, [advance](Kernels::advance) the lengths.
+//! cached, and [attend](Append::decode) to all of them, in one launch that reads each cached byte once for the whole
+//! group of query heads that share it. After the last layer, [advance](Kernels::advance) the lengths.
 //! A prompt is appended likewise and attends to itself by [`prefill`](Kernels::prefill). Rotary embedding ([`Rope`]) is a
-//! part of either, or an operation of its own ([`rope`](Kernels::rope)).
+//! part of either, or an operation of its own ([`rope`](Kernels::rope)); so is attention over what is cached already
+//! ([`decode`](Kernels::decode)).
 //!
 //! ```no_run
 //! use half::f16;
@@ -25,8 +26,7 @@
 //! # let mut out = stream.alloc_zeros::<f16>(2 * 32 * 128).unwrap();
 //! // In every layer, with q [2, 32, 128], k and v [2, 8, 128] and out [2, 32, 128] on the device:
 //! let step = lengths.step(NewTokens::Each(1))?;
-//! kernels.append(&k, &v, &mut cache, step).launch(&stream)?;
-//! kernels.decode(&q, 32, &cache, step, &mut out).launch(&stream)?;
+//! kernels.append(&k, &v, &mut cache, step).decode(&q, 32, &mut out).launch(&stream)?;
 //!
 //! // After the last layer:
 //! kernels.advance(&mut lengths, NewTokens::Each(1)).launch(&stream)?;
@@ -34,6 +34,12 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Launches
+//! An operation is one launch; a builder takes its options, [`plan`](Decode::plan) says what would be launched. Plans are
+//! pure functions of shapes and of the GPU's limits ([`DecodeShape`], [`Gpu`]): how many blocks share a sequence's tokens
+//! does not depend on how many there are, and may be [fixed](Decode::num_splits). Blocks that share a sequence meet in a
+//! [`Workspace`], one for all layers; without, a block takes a whole sequence and KV head.
 //!
 //! # Memory
 //! K and V of a layer lie apart, each `[batch, num_kv_heads, max_seq_len, head_dim]`, row-major, in a [`KvCache`] or in

@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use crate::abi;
-use crate::decode_plan::{self, WIDE_HEAD_DIM};
+use crate::decode_plan;
 use crate::dtype::Dtype;
-use crate::embedded::RESOURCES;
+use crate::embedded::{DECODE_VARIANTS, HEAD_DIMS, RESOURCES};
 use crate::gpu::Gpu;
 use crate::prefill_plan;
 
@@ -158,23 +158,16 @@ pub enum Kernel {
 impl Kernel {
     /// Every kernel there is.
     pub fn all() -> impl Iterator<Item = Kernel> {
-        let head_dims = || {
-            crate::shape::HEAD_DIMS
-                .iter()
-                .map(|&head_dim| head_dim as u32)
-        };
+        let head_dims = || HEAD_DIMS.iter().map(|&head_dim| head_dim as u32);
         let appends = head_dims().map(|head_dim| Kernel::Append { bits: 16, head_dim });
-        let decodes = Dtype::ALL.iter().flat_map(move |&dtype| {
-            head_dims().flat_map(move |head_dim| {
-                [8, 16]
-                    .into_iter()
-                    .filter(move |&columns| columns == 8 || head_dim as usize <= WIDE_HEAD_DIM)
-                    .map(move |columns| Kernel::Decode {
-                        dtype,
-                        head_dim,
-                        columns,
-                    })
-            })
+        let decodes = Dtype::ALL.iter().flat_map(|&dtype| {
+            DECODE_VARIANTS
+                .iter()
+                .map(move |&(head_dim, columns)| Kernel::Decode {
+                    dtype,
+                    head_dim,
+                    columns,
+                })
         });
         let merges = Dtype::ALL.iter().map(|&dtype| Kernel::Merge { dtype });
         let by_vector = Dtype::ALL.iter().flat_map(move |&dtype| {

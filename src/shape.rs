@@ -11,8 +11,7 @@ pub const MAX_SEQ_LEN: usize = abi::KV_MAX_SEQ_LEN as usize;
 /// Most query heads that may share one KV head.
 pub const MAX_GROUP_SIZE: usize = abi::KV_MAX_GROUP_SIZE as usize;
 
-/// Head dimensions the kernels are built for.
-pub const HEAD_DIMS: &[usize] = &[64, 80, 96, 112, 128, 192, 256];
+pub use crate::embedded::HEAD_DIMS;
 
 /// Most query tokens a sequence in one step of attention.
 pub const MAX_QUERY_TOKENS: usize = abi::KV_MAX_QUERY_TOKENS as usize;

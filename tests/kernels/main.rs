@@ -10,6 +10,7 @@ mod harness;
 mod large;
 mod lengths;
 mod merge;
+mod orders;
 mod prefill;
 mod properties;
 mod rejected;

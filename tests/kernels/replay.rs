@@ -1,19 +1,23 @@
-//! A step captured once in a CUDA graph replays while sequences grow, with the bits of launches one by one.
+//! A step captured once in a CUDA graph replays while sequences grow, with the bits of launches one by one: RoPE, append
+//! and attention split over several blocks, one launch a layer.
 
 use half::f16;
 use kv_kernels::cudarc::driver::sys;
 use kv_kernels::cudarc::driver::{CudaSlice, CudaStream};
-use kv_kernels::{CacheShape, Kernels, KvCache, Lengths, NewTokens, Result};
+use kv_kernels::{
+    CacheShape, Kernels, KvCache, Lengths, NewTokens, PairStyle, Result, Rope, RopeFrequencies,
+    Workspace, WorkspaceSize,
+};
 use std::sync::Arc;
 
 use crate::harness::{another_context, device, numbers};
 
 const LAYERS: usize = 2;
-const STEPS: usize = 40;
+const STEPS: usize = 100;
 const SHAPE: CacheShape = CacheShape {
     batch: 2,
     num_kv_heads: 2,
-    max_seq_len: 80,
+    max_seq_len: 400,
     head_dim: 64,
 };
 const NUM_Q_HEADS: usize = 6;
@@ -26,7 +30,12 @@ struct Model {
     k: CudaSlice<f16>,
     v: CudaSlice<f16>,
     out: CudaSlice<f16>,
+    rope: Rope<'static>,
+    workspace: Workspace,
 }
+
+/// As a step of several hundred tokens has it: most are idle while sequences are short.
+const NUM_SPLITS: usize = 3;
 
 impl Model {
     fn new(stream: &Arc<CudaStream>) -> Result<Model> {
@@ -36,7 +45,12 @@ impl Model {
                 .expect("upload")
         };
         let mut lengths = Lengths::new(stream, SHAPE.batch, SHAPE.max_seq_len)?;
-        lengths.set(stream, &[0, 35])?;
+        lengths.set(stream, &[0, 215])?;
+        let frequencies = RopeFrequencies::plain(10_000.0, SHAPE.head_dim).expect("frequencies");
+        let size = WorkspaceSize {
+            partials: 1 << 14,
+            arrivals: 1 << 5,
+        };
         Ok(Model {
             layers: (0..LAYERS)
                 .map(|_| KvCache::new(stream, SHAPE))
@@ -46,6 +60,8 @@ impl Model {
             k: vectors(2, SHAPE.num_kv_heads),
             v: vectors(3, SHAPE.num_kv_heads),
             out: vectors(4, NUM_Q_HEADS),
+            rope: Rope::new(stream, &frequencies, PairStyle::HalfSplit)?,
+            workspace: Workspace::new(stream, size)?,
         })
     }
 
@@ -56,9 +72,10 @@ impl Model {
         for cache in &mut self.layers {
             kernels
                 .append(&self.k, &self.v, &mut *cache, step)
-                .launch(stream)?;
-            kernels
-                .decode(&self.q, NUM_Q_HEADS, &*cache, step, &mut self.out)
+                .rope(&self.rope)
+                .decode(&self.q, NUM_Q_HEADS, &mut self.out)
+                .workspace(&mut self.workspace)
+                .num_splits(NUM_SPLITS)
                 .launch(stream)?;
             std::mem::swap(&mut self.q, &mut self.out);
         }
@@ -101,6 +118,6 @@ fn a_captured_step_replays_as_sequences_grow() {
         let out = stream.clone_dtoh(&model.q).expect("download");
         assert_eq!(&out, expected, "step {index}");
     }
-    assert_eq!(model.lengths.get(&stream).expect("lengths"), [40, 75]);
+    assert_eq!(model.lengths.get(&stream).expect("lengths"), [100, 315]);
     assert!(model.lengths.status(&stream).expect("status").is_ok());
 }
