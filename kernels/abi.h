@@ -107,6 +107,13 @@ typedef struct KvAdvanceParams {
     int32_t *seq_lens; /* [batch], changed */
 } KvAdvanceParams;
 
+/* A number that indices below 2^31 are divided by: the quotient is index * multiplier >> shift in 64 bits. */
+typedef struct KvDivisor {
+    int32_t value;
+    uint32_t multiplier;
+    int32_t shift;
+} KvDivisor;
+
 typedef struct KvDecodeParams {
     KvStep step;
     KvCache cache;
@@ -120,11 +127,11 @@ typedef struct KvDecodeParams {
     uint32_t *arrivals;        /* [blocks / num_splits] splits that have handed over; 0 between launches */
     const float *sinks;        /* [num_q_heads], or null */
     const float *alibi_slopes; /* [num_q_heads], or null */
-    int32_t num_kv_heads;
-    int32_t group_size;
+    KvDivisor num_kv_heads;
+    KvDivisor group_size;
     int32_t query_tokens;
-    int32_t row_groups; /* blocks that share a KV head's query rows (query_tokens * group_size) */
-    int32_t num_splits;
+    KvDivisor row_groups; /* blocks that share a KV head's query rows (query_tokens * group_size) */
+    KvDivisor num_splits;
     int32_t sliding_window; /* tokens a query sees, its own included; 0 for all */
     float score_scale;      /* softmax_scale * log2(e): the softmax works in base 2 */
     float soft_cap;         /* logits_soft_cap * log2(e), or 0 */

@@ -20,6 +20,7 @@
 
 #include <type_traits>
 
+#include "divisor.cuh"
 #include "range.cuh"
 #include "rope.cuh"
 #include "softmax.cuh"
@@ -82,17 +83,19 @@ struct WarpAttention {
         copyValues<1>(tile);
     }
 
-    // B fragments from rows of queries in shared memory: lane / 4 is the column, lane % 4 the pair of elements.
-    __device__ __forceinline__ void takeQueries(const T* rows, int pitch) {
-#pragma unroll
-        for (int n = 0; n < kColumnTiles; n++) {
-            const T* row = rows + (n * 8 + lane / 4) * pitch + lane % 4 * 2;
-#pragma unroll
-            for (int step = 0; step < kSteps; step++) {
-                q[n][step].pair[0] = *reinterpret_cast<const uint32_t*>(row + step * 16);
-                q[n][step].pair[1] = *reinterpret_cast<const uint32_t*>(row + step * 16 + 8);
-            }
-        }
+    // B fragments from rows of queries in shared memory, kPitch elements apart: rows are B's columns as they lie.
+    template <int kPitch>
+    __device__ __forceinline__ void takeQueries(const T* rows) {
+        // Two steps a load; an odd number of steps has its last but one loaded twice.
+        const uint32_t row = sharedAddress(rows + lane % 8 * kPitch + lane / 8 * kPerVector);
+        unrolled<kColumnTiles>([&](auto n) {
+            unrolled<(kSteps + 1) / 2>([&](auto i) {
+                constexpr int kStep = i * 2 < kSteps - 1 ? i * 2 : kSteps - 2;
+                const FragmentA two = loadMatrices<(n * 8 * kPitch + kStep * 16) * sizeof(T)>(row);
+                q[n][kStep] = {two.pair[0], two.pair[1]};
+                q[n][kStep + 1] = {two.pair[2], two.pair[3]};
+            });
+        });
     }
 
     // All of this warp's tiles in the cache.
@@ -232,18 +235,18 @@ struct WarpAttention {
     // Scores of a tile that not all queries see alike, or that goes beyond the tokens there are (from `end` on): capped,
     // biased and masked, in base 2.
     __device__ __forceinline__ void shapeScores(Scores& scores, int tile, int end) const {
-        const int last_row = p.query_tokens * p.group_size - 1;
+        const int last_row = p.query_tokens * p.group_size.value - 1;
 #pragma unroll
         for (int n = 0; n < kColumnTiles; n++) {
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 const int row = min(place.first_row + n * 8 + lane % 4 * 2 + e, last_row);
-                const int query = p.query_tokens == 1 ? 0 : row / p.group_size;
+                const int query = divide(row, p.group_size).quotient;
                 const int position = place.first_query + query;
                 const int oldest = p.sliding_window > 0 ? position - p.sliding_window + 1 : 0;
                 float slope = 0.0f;
                 if (p.alibi_slopes != nullptr) {
-                    slope = p.alibi_slopes[place.kv_head * p.group_size + row - query * p.group_size] * kLog2E;
+                    slope = p.alibi_slopes[place.kv_head * p.group_size.value + row - query * p.group_size.value] * kLog2E;
                 }
 #pragma unroll
                 for (int a = 0; a < kTokenFragments; a++) {

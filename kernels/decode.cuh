@@ -12,6 +12,7 @@
 
 #include "attention.cuh"
 #include "cache.cuh"
+#include "divisor.cuh"
 #include "turning.cuh"
 #include "variants.h"
 
@@ -41,13 +42,14 @@ struct Block {
         Partial partial[kWarps + 1][kColumns];
         bool last;
     };
-    static_assert(sizeof(Merge) <= (kWarps - 1) * Warp::kRingBytes, "the host asks for the rings' size");
+    static_assert(sizeof(Merge) <= (kWarps - 1) * Warp::kRingBytes - WarpTile::kBytes,
+                  "the host asks for the rings' size, and the last slot is for vectors being turned");
 
     const KvDecodeParams& p;
     Place at;
     unsigned char* shared;
 
-    __device__ __forceinline__ int rows() const { return p.query_tokens * p.group_size - at.first_row; }  // at least 1
+    __device__ __forceinline__ int rows() const { return p.query_tokens * p.group_size.value - at.first_row; }  // at least 1
 
     using Unit = TurningUnit<kHeadDim>;
 
@@ -57,6 +59,9 @@ struct Block {
     static constexpr int kQueryTurnsOffset = Warp::kRingBytes + 2 * WarpTile::kBytes;  // slot 2 of warp 1
     static constexpr int kNewTurnsOffset = 2 * WarpTile::kBytes;                       // slot 2 of warp 0
     static_assert(KV_MAX_QUERY_TOKENS * kPairs * sizeof(Turn) <= WarpTile::kBytes, "turns fit a slot");
+    // Vectors being turned, of each warp's units.
+    static constexpr int kTurningOffset = 3 * Warp::kRingBytes + 2 * WarpTile::kBytes;  // slot 2 of warp 3
+    static_assert(kWarps * Unit::kUnits * kHeadDim * sizeof(T) <= WarpTile::kBytes, "they fit a slot");
 
     // All threads together: a sine and cosine each, or few, instead of eight for each 16 bytes of every row.
     __device__ __forceinline__ const Turn* makeTurns(int offset, int first_position, int tokens) const {
@@ -70,8 +75,10 @@ struct Block {
         return turns;
     }
 
-    __device__ __forceinline__ Vec16 turn(const Vec16& x, const Turn* turns, int token, const Unit& unit) const {
-        return ChunkTurn<T>(p.rope, unit, turns + token * kPairs).apply(x);
+    __device__ __forceinline__ Vec16 turn(const Vec16& x, const Turn* turns, int token, const Unit& unit,
+                                          int warp) const {
+        T* const memory = reinterpret_cast<T*>(shared + kTurningOffset) + warp * Unit::kUnits * kHeadDim;
+        return ChunkTurn<T>(p.rope, unit, turns + token * kPairs, memory).apply(x);
     }
 
     // Brings the block's query rows to shared memory, turned, zeros for columns without one.
@@ -84,15 +91,15 @@ struct Block {
 #pragma unroll 1
         for (int first = 0; first < kColumns; first += kWarps * Unit::kUnits) {
             const int column = first + unit.index;
-            const int row = at.first_row + column;
-            const int query = row / p.group_size;
+            const Division row = divide(at.first_row + column, p.group_size);
+            const int query = row.quotient;
             Vec16 x = {};
             if (unit.is_whole && column < min(rows(), kColumns)) {
-                const int head = at.kv_head * p.group_size + row % p.group_size;
+                const int head = at.kv_head * p.group_size.value + row.remainder;
                 x = loadOnce(q + query * p.q.token_stride + head * p.q.head_stride + unit.chunk * kPerVector);
             }
             // Lanes without a row turn nothing, for some token there is: shuffles take them all.
-            if (turns) x = turn(x, turns_of, min(query, p.query_tokens - 1), unit);
+            if (turns) x = turn(x, turns_of, min(query, p.query_tokens - 1), unit, warp);
             if (unit.is_whole && column < kColumns) {
                 *reinterpret_cast<Vec16*>(staged + column * kQueryPitch + unit.chunk * kPerVector) = x;
             }
@@ -118,7 +125,9 @@ struct Block {
                 k = loadOnce(static_cast<const T*>(p.k_new.data) + k_from + element);
                 v = loadOnce(static_cast<const T*>(p.v_new.data) + v_from + element);
             }
-            if (turns != nullptr && first < at.step.added) k = turn(k, turns, min(token, at.step.added - 1), unit);
+            if (turns != nullptr && first < at.step.added) {
+                k = turn(k, turns, min(token, at.step.added - 1), unit, 0);
+            }
             if (unit.is_whole && token < Warp::kTokens) {
                 const int to = (token * kChunks + (unit.chunk ^ WarpTile::exchange(token))) * KV_VECTOR_BYTES;
                 *reinterpret_cast<Vec16*>(shared + to) = k;
@@ -167,11 +176,33 @@ struct Block {
     };
     static constexpr int kQuads = kHeadDim / 4;
 
+    // Of all warps, and of the new tokens where there are some.
+    __device__ __forceinline__ Quad mergeParts(const Merge& merge, bool has_new, int column, int quad) const {
+        Quad x;
+#pragma unroll
+        for (int w = 0; w < kWarps; w++) {
+            x.partial.maximum = fmaxf(x.partial.maximum, merge.partial[w][column].maximum);
+        }
+        if (has_new) x.partial.maximum = fmaxf(x.partial.maximum, merge.partial[kNewTokens][column].maximum);
+        const auto add = [&](int part) {
+            const Partial& partial = merge.partial[part][column];
+            const float4 o = reinterpret_cast<const float4*>(merge.out[part][column])[quad];
+            const float weight = exp2Fast(partial.maximum - x.partial.maximum);
+            x.partial.sum = fmaf(partial.sum, weight, x.partial.sum);
+            x.o = {fmaf(o.x, weight, x.o.x), fmaf(o.y, weight, x.o.y), fmaf(o.z, weight, x.o.z),
+                   fmaf(o.w, weight, x.o.w)};
+        };
+#pragma unroll
+        for (int w = 0; w < kWarps; w++) add(w);
+        if (has_new) add(kNewTokens);
+        return x;
+    }
+
     // [unit, split, column]: a row of O, its maximum and its sum.
     static constexpr int kPartialFloats = kHeadDim + 4;
     __device__ __forceinline__ float* partialsOf(int of_split, int column) const {
         return p.partials +
-               ((static_cast<int64_t>(at.unit) * p.num_splits + of_split) * kColumns + column) * kPartialFloats;
+               ((static_cast<int64_t>(at.unit) * p.num_splits.value + of_split) * kColumns + column) * kPartialFloats;
     }
 
     __device__ __forceinline__ void handOver(const Quad& x, int column, int quad) const {
@@ -191,13 +222,14 @@ struct Block {
     }
 
     __device__ __forceinline__ void finish(Quad x, int column, int quad) const {
-        const int row = at.first_row + column;
-        const int query = row / p.group_size;
-        const int head = at.kv_head * p.group_size + row % p.group_size;
+        const Division row = divide(at.first_row + column, p.group_size);
+        const int query = row.quotient;
+        const int head = at.kv_head * p.group_size.value + row.remainder;
         if (p.sinks != nullptr && x.partial.sum != 0.0f) x.merge({}, {p.sinks[head] * kLog2E, 1.0f});
         // A query that sees no token: zeros.
         const float factor = x.partial.sum == 0.0f ? 0.0f : 1.0f / x.partial.sum;
-        const int64_t to = (static_cast<int64_t>(at.sequence) * p.query_tokens + query) * p.num_kv_heads * p.group_size +
+        const int64_t to = (static_cast<int64_t>(at.sequence) * p.query_tokens + query) * p.num_kv_heads.value *
+                               p.group_size.value +
                            head;
         reinterpret_cast<uint2*>(static_cast<T*>(p.out) + to * kHeadDim)[quad] = {
             Element<T>::pack(x.o.x * factor, x.o.y * factor), Element<T>::pack(x.o.z * factor, x.o.w * factor)};
@@ -212,6 +244,12 @@ struct Block {
     }
 };
 
+__device__ __forceinline__ int threadInBlock() {
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
 template <typename T, int kHeadDim, int kColumnTiles>
 __device__ __forceinline__ void decode(const KvDecodeParams& p) {
     using B = Block<T, kHeadDim, kColumnTiles>;
@@ -219,11 +257,14 @@ __device__ __forceinline__ void decode(const KvDecodeParams& p) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     B block = {p, {}, shared};
     Place& at = block.at;
-    at.split = blockIdx.x % p.num_splits;
-    at.unit = blockIdx.x / p.num_splits;
-    at.row_group = at.unit % p.row_groups;
-    at.kv_head = at.unit / p.row_groups % p.num_kv_heads;
-    at.sequence = at.unit / p.row_groups / p.num_kv_heads;
+    const Division of_splits = divide(blockIdx.x, p.num_splits);
+    at.split = of_splits.remainder;
+    at.unit = of_splits.quotient;
+    const Division of_row_groups = divide(at.unit, p.row_groups);
+    at.row_group = of_row_groups.remainder;
+    const Division of_heads = divide(of_row_groups.quotient, p.num_kv_heads);
+    at.kv_head = of_heads.remainder;
+    at.sequence = of_heads.quotient;
     at.step = sequenceStep(p.step, at.sequence);
     const Range range = rangeOfBlock(p, at.step, at.split, B::Warp::kStride);
     at.splits = range.splits;
@@ -237,36 +278,35 @@ __device__ __forceinline__ void decode(const KvDecodeParams& p) {
     typename B::Warp attention = {p, range, parked, lane};
     attention.start(sharedAddress(shared) + warp * B::Warp::kRingBytes, static_cast<const T*>(p.cache.k) + start,
                     warp);
-    attention.takeQueries(block.stageQueries(warp, lane), B::kQueryPitch);
+    attention.template takeQueries<B::kQueryPitch>(block.stageQueries(warp, lane));
     __syncthreads();  // the slots that held queries are the rings' again
     attention.attend(warp);
     __syncthreads();  // nobody reads tiles any more
     at = parked;
+    // Asked again, so that the compiler does not keep through the loop what it can work out from it.
+    const int thread = threadInBlock();
+    const int warp_after = thread / 32, lane_after = thread % 32;
 
     auto& merge = *reinterpret_cast<typename B::Merge*>(shared + B::Warp::kRingBytes);
-    block.leave(merge, attention, warp, lane);
+    block.leave(merge, attention, warp_after, lane_after);
     const bool appends = p.k_new.data != nullptr && at.split == at.splits - 1;
     const bool has_new = appends && at.step.added > 0;
     const Turn* turns = nullptr;
     if (has_new && p.rope.rotary_dim > 0) {
         turns = block.makeTurns(B::kNewTurnsOffset, at.step.cached, at.step.added);
     }
-    if (has_new && warp == 0) {
-        block.takeNewTokens(lane, turns);
+    if (has_new && warp_after == 0) {
+        block.takeNewTokens(lane_after, turns);
         attention.clear();
         attention.attendPresent(at.step.cached);
-        block.leave(merge, attention, B::kNewTokens, lane);
+        block.leave(merge, attention, B::kNewTokens, lane_after);
     }
     if (appends && threadIdx.x == 0 && at.row_group == 0 && at.kv_head == 0) {
         flag(p.step, at.sequence, at.step.status);
     }
     __syncthreads();
     block.forQuads([&](int column, int quad) {
-        const auto part = [&](int i) { return reinterpret_cast<const float4*>(merge.out[i][column])[quad]; };
-        typename B::Quad x = {part(0), merge.partial[0][column]};
-#pragma unroll
-        for (int w = 1; w < kWarps; w++) x.merge(part(w), merge.partial[w][column]);
-        if (has_new) x.merge(part(B::kNewTokens), merge.partial[B::kNewTokens][column]);
+        const typename B::Quad x = block.mergeParts(merge, has_new, column, quad);
         if (at.splits == 1) {
             block.finish(x, column, quad);
         } else {

@@ -2,6 +2,7 @@
 // capacities only.
 #pragma once
 
+#include "divisor.cuh"
 #include "step.cuh"
 
 struct Range {
@@ -23,10 +24,12 @@ __device__ __forceinline__ Range rangeOfBlock(const KvDecodeParams& p, const Seq
     const int begin = windowed ? max(r.first_query + 1 - p.sliding_window, 0) : 0;
     r.plain_begin = windowed ? max(visible - p.sliding_window, 0) : 0;
     r.plain_end = p.soft_cap != 0.0f || p.alibi_slopes != nullptr ? 0 : min(r.first_query + 1, resident);
-    // Whole rounds a split, shared out evenly: the first splits take one more.
+    // Whole rounds a split, shared out evenly: the first splits take one more. Where there are fewer rounds than splits,
+    // one each.
     const int rounds = (resident - begin + round - 1) / round;
-    r.splits = max(min(rounds, p.num_splits), 1);
-    const int each = rounds / r.splits, more = rounds % r.splits;
+    const Division shares = divide(rounds, p.num_splits);
+    r.splits = max(min(rounds, p.num_splits.value), 1);
+    const int each = max(shares.quotient, 1), more = shares.quotient > 0 ? shares.remainder : 0;
     r.begin = begin + (split * each + min(split, more)) * round;
     r.end = min(r.begin + (each + (split < more ? 1 : 0)) * round, resident);
     return r;

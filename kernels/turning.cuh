@@ -33,6 +33,9 @@ struct TurningUnit {
           chunk(lane % kChunks),
           first_lane(lane - lane % kChunks),
           is_whole(lane < kUnits * kChunks) {}
+
+    // Among the warp's units. Lanes that are left over read what the last one has.
+    __device__ __forceinline__ int nth() const { return min(first_lane / kChunks, kUnits - 1); }
 };
 
 struct alignas(KV_VECTOR_BYTES) TwoTurns {
@@ -67,7 +70,7 @@ struct ChunkTurn {
     const KvRope& rope;
     int chunk, first_lane;
     bool is_whole;
-    Turn* turn;  // the unit's
+    uint16_t* scratch;  // shared memory for a vector, the unit's
     float cosine[kPerVector];
     float sine[kPerVector];  // negative for the first channel of a pair
 
@@ -77,8 +80,8 @@ struct ChunkTurn {
                                          WarpTurns<kHeadDim>& turns)
         : rope(rope_), chunk(unit.chunk), first_lane(unit.first_lane), is_whole(unit.is_whole) {
         using Unit = TurningUnit<kHeadDim>;
-        // Lanes that are left over read what some unit has.
-        turn = turns.turn[min(first_lane / Unit::kChunks, Unit::kUnits - 1)];
+        Turn* const turn = turns.turn[unit.nth()];
+        scratch = reinterpret_cast<uint16_t*>(turn);  // once the turns are taken
         const int half = rope.rotary_dim / 2;
         if (is_whole) {
 #pragma unroll
@@ -91,10 +94,16 @@ struct ChunkTurn {
         read<kHeadDim>(turn);
     }
 
-    // Of a position whose turns are made, as WarpTurns::place has them.
+    // Of a position whose turns are made, as WarpTurns::place has them. `memory` is for a vector of each of the warp's
+    // units.
     template <int kHeadDim>
-    __device__ __forceinline__ ChunkTurn(const KvRope& rope_, const TurningUnit<kHeadDim>& unit, const Turn* turn)
-        : rope(rope_), chunk(unit.chunk), first_lane(unit.first_lane) {
+    __device__ __forceinline__ ChunkTurn(const KvRope& rope_, const TurningUnit<kHeadDim>& unit, const Turn* turn,
+                                         T* memory)
+        : rope(rope_),
+          chunk(unit.chunk),
+          first_lane(unit.first_lane),
+          is_whole(unit.is_whole),
+          scratch(reinterpret_cast<uint16_t*>(memory + unit.nth() * kHeadDim)) {
         read<kHeadDim>(turn);
     }
 
@@ -165,8 +174,8 @@ struct ChunkTurn {
             for (int w = 0; w < kPerVector / 2; w++) {
                 other.word[w] = __shfl_sync(kAllLanes, x.word[w], first_lane + from);
             }
-        } else {  // wherever they lie: by way of the memory that had the turns
-            uint16_t* const vector = reinterpret_cast<uint16_t*>(turn);
+        } else {  // wherever they lie: by way of memory
+            uint16_t* const vector = scratch;
             __syncwarp();  // until all have taken their turns, or read the vector before
             if (is_whole) *reinterpret_cast<Vec16*>(vector + firstChannel()) = x;
             __syncwarp();

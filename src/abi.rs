@@ -197,6 +197,23 @@ const _: () = {
     ["Offset of field: KvAdvanceParams::seq_lens"]
         [::core::mem::offset_of!(KvAdvanceParams, seq_lens) - 40usize];
 };
+#[doc = " A number that indices below 2^31 are divided by: the quotient is index * multiplier >> shift in 64 bits."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvDivisor {
+    pub value: i32,
+    pub multiplier: u32,
+    pub shift: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvDivisor"][::core::mem::size_of::<KvDivisor>() - 12usize];
+    ["Alignment of KvDivisor"][::core::mem::align_of::<KvDivisor>() - 4usize];
+    ["Offset of field: KvDivisor::value"][::core::mem::offset_of!(KvDivisor, value) - 0usize];
+    ["Offset of field: KvDivisor::multiplier"]
+        [::core::mem::offset_of!(KvDivisor, multiplier) - 4usize];
+    ["Offset of field: KvDivisor::shift"][::core::mem::offset_of!(KvDivisor, shift) - 8usize];
+};
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct KvDecodeParams {
@@ -221,12 +238,12 @@ pub struct KvDecodeParams {
     pub sinks: *const f32,
     #[doc = " [num_q_heads], or null"]
     pub alibi_slopes: *const f32,
-    pub num_kv_heads: i32,
-    pub group_size: i32,
+    pub num_kv_heads: KvDivisor,
+    pub group_size: KvDivisor,
     pub query_tokens: i32,
     #[doc = " blocks that share a KV head's query rows (query_tokens * group_size)"]
-    pub row_groups: i32,
-    pub num_splits: i32,
+    pub row_groups: KvDivisor,
+    pub num_splits: KvDivisor,
     #[doc = " tokens a query sees, its own included; 0 for all"]
     pub sliding_window: i32,
     #[doc = " softmax_scale * log2(e): the softmax works in base 2"]
@@ -238,7 +255,7 @@ pub struct KvDecodeParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of KvDecodeParams"][::core::mem::size_of::<KvDecodeParams>() - 304usize];
+    ["Size of KvDecodeParams"][::core::mem::size_of::<KvDecodeParams>() - 336usize];
     ["Alignment of KvDecodeParams"][::core::mem::align_of::<KvDecodeParams>() - 8usize];
     ["Offset of field: KvDecodeParams::step"]
         [::core::mem::offset_of!(KvDecodeParams, step) - 0usize];
@@ -266,21 +283,21 @@ const _: () = {
     ["Offset of field: KvDecodeParams::num_kv_heads"]
         [::core::mem::offset_of!(KvDecodeParams, num_kv_heads) - 264usize];
     ["Offset of field: KvDecodeParams::group_size"]
-        [::core::mem::offset_of!(KvDecodeParams, group_size) - 268usize];
+        [::core::mem::offset_of!(KvDecodeParams, group_size) - 276usize];
     ["Offset of field: KvDecodeParams::query_tokens"]
-        [::core::mem::offset_of!(KvDecodeParams, query_tokens) - 272usize];
+        [::core::mem::offset_of!(KvDecodeParams, query_tokens) - 288usize];
     ["Offset of field: KvDecodeParams::row_groups"]
-        [::core::mem::offset_of!(KvDecodeParams, row_groups) - 276usize];
+        [::core::mem::offset_of!(KvDecodeParams, row_groups) - 292usize];
     ["Offset of field: KvDecodeParams::num_splits"]
-        [::core::mem::offset_of!(KvDecodeParams, num_splits) - 280usize];
+        [::core::mem::offset_of!(KvDecodeParams, num_splits) - 304usize];
     ["Offset of field: KvDecodeParams::sliding_window"]
-        [::core::mem::offset_of!(KvDecodeParams, sliding_window) - 284usize];
+        [::core::mem::offset_of!(KvDecodeParams, sliding_window) - 316usize];
     ["Offset of field: KvDecodeParams::score_scale"]
-        [::core::mem::offset_of!(KvDecodeParams, score_scale) - 288usize];
+        [::core::mem::offset_of!(KvDecodeParams, score_scale) - 320usize];
     ["Offset of field: KvDecodeParams::soft_cap"]
-        [::core::mem::offset_of!(KvDecodeParams, soft_cap) - 292usize];
+        [::core::mem::offset_of!(KvDecodeParams, soft_cap) - 324usize];
     ["Offset of field: KvDecodeParams::soft_cap_scale"]
-        [::core::mem::offset_of!(KvDecodeParams, soft_cap_scale) - 296usize];
+        [::core::mem::offset_of!(KvDecodeParams, soft_cap_scale) - 328usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

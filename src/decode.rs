@@ -8,6 +8,7 @@ use crate::append::{Append, check_step};
 use crate::attention::Options;
 use crate::cache::{CacheMut, CacheRef};
 use crate::decode_plan::DecodeShape;
+use crate::divisor::divisor;
 use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::module::Kernels;
@@ -379,11 +380,11 @@ impl<'a, T: Element> Decode<'a, T> {
             arrivals: arrivals as *mut u32,
             sinks: options.sinks as *const f32,
             alibi_slopes: options.alibi_slopes as *const f32,
-            num_kv_heads: num_kv_heads as i32,
-            group_size: (num_q_heads / num_kv_heads) as i32,
+            num_kv_heads: divisor(num_kv_heads as u32),
+            group_size: divisor((num_q_heads / num_kv_heads) as u32),
             query_tokens: query_tokens as i32,
-            row_groups: row_groups as i32,
-            num_splits: plan.num_splits as i32,
+            row_groups: divisor(row_groups),
+            num_splits: divisor(plan.num_splits),
             sliding_window: options.sliding_window,
             score_scale: options.score_scale,
             soft_cap: options.soft_cap,

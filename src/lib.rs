@@ -62,6 +62,7 @@ mod cache;
 mod decode;
 mod decode_plan;
 mod device;
+mod divisor;
 mod dtype;
 pub mod embedded;
 mod error;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use kernels::arch::Archs;
 use kernels::compile::{self, Compiler, Module, Request};
-use kernels::{BuildError, generate, toolchain};
+use kernels::{BuildError, generate, toolchain, variants};
 
 /// A package of three kernels: `a` and `b` include `shared.cuh`, `c` does not.
 struct Package {
@@ -220,4 +220,24 @@ fn cargo_build_without_nvcc_says_the_three_lines() {
         "{text}"
     );
     assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn the_table_of_variants_becomes_constants() {
+    let folder = tempfile::tempdir().expect("a folder");
+    variants::write(folder.path(), Path::new("kernels/variants.h")).expect("a table");
+    let written = fs::read_to_string(folder.path().join("variants.rs")).expect("a file");
+    for &head_dim in kv_kernels::HEAD_DIMS {
+        assert!(written.contains(&format!("({head_dim}, 8)")), "{written}");
+    }
+    let empty = folder.path().join("empty.h");
+    fs::write(&empty, "#define HEAD_DIM(x) x\n").expect("a file");
+    let error = variants::write(folder.path(), &empty).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{}: no lines HEAD_DIM(n) and VARIANT(n, n)",
+            empty.display()
+        )
+    );
 }
