@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-/// Generates text with a small language model, its KV cache and decode attention through kv-kernels.
+/// Generates text with a small language model, its KV cache and attention through kv-kernels.
 #[derive(Parser, Debug)]
 #[command(name = "generate")]
 pub struct Args {

@@ -38,7 +38,7 @@ pub struct Recomputed<'a> {
 
 impl NextToken for Recomputed<'_> {
     fn logits(&mut self, text: &[u32], _new: usize) -> Result<Vec<f32>> {
-        let mut attention = CandleAttention::new(self.model.config().num_layers, self.dtype);
+        let mut attention = CandleAttention::new(self.model.config(), self.dtype);
         self.model.forward(text, &mut attention)
     }
 }
@@ -249,7 +249,7 @@ mod tests {
     fn with_and_without_a_cache_the_text_is_the_same() {
         let model = testing::tiny_model();
         let dtype = DType::F16;
-        let attention = CandleAttention::new(TINY.num_layers, dtype);
+        let attention = CandleAttention::new(&TINY, dtype);
         let mut cached = Cached {
             model: &model,
             attention,
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn candle_agrees_with_itself() {
         let model = testing::tiny_model();
-        let attention = || CandleAttention::new(TINY.num_layers, DType::BF16);
+        let attention = || CandleAttention::new(&TINY, DType::BF16);
         let mut compared = Compared {
             model: &model,
             attention: Shared::new(attention(), attention()),

@@ -1,13 +1,14 @@
-//! Text from a small language model, its key-value cache and the attention of every decode step through kv-kernels.
+//! Text from a small language model, its rotary positions, key-value cache and attention through kv-kernels.
 //!
 //! candle reads the model (SmolLM2-135M-Instruct, GGUF) and does its matrix products on the CPU. The vectors of new
-//! tokens go to the device, where the kernels append them to the cache and attend over it; the attended vectors come
-//! back. The prompt's own attention is candle's, its K and V appended by our kernel.
+//! tokens go to the device, where the kernels turn them by their positions, append them to the cache and attend over
+//! it; the attended vectors come back. A decode step is one launch a layer, a prompt three.
 //!
 //! ```text
-//! x ─► norm ─► q, k, v ─► RoPE ─► ┌ append k and v to the cache ┐ ─► output ─► + ─► norm ─► ffn ─► +
-//!                                 └ attend from q over it       ┘
-//!      candle, on the CPU           kv-kernels, on the device       candle
+//!                         ┌ turn q and k by RoPE        ┐
+//! x ─► norm ─► q, k, v ─► │ append k and v to the cache │ ─► output ─► + ─► norm ─► ffn ─► +
+//!                         └ attend from q over it       ┘
+//!      candle, on the CPU   kv-kernels, on the device       candle
 //! ```
 
 mod attention;
@@ -39,6 +40,7 @@ use crate::model::Config;
 use crate::speaker::{Speaker, Timing};
 use crate::table::{LENGTHS, Table};
 use crate::tokenizer::Tokenizer;
+use crate::trace::Trace;
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -75,10 +77,10 @@ fn with_cache<T: CacheElement>(
         let mut next = Cached { model, attention };
         let timing = speaker.answer(&mut next, prompt, limit)?;
         report(timing);
-        eprintln!("launches:\n{}", next.attention.trace());
+        report_launches(next.attention.trace());
         return Ok(());
     }
-    let oracle = CandleAttention::new(model.config().num_layers, <T as WithDType>::DTYPE);
+    let oracle = CandleAttention::new(model.config(), <T as WithDType>::DTYPE);
     let mut next = Compared {
         model,
         attention: Shared::new(attention, oracle),
@@ -86,7 +88,7 @@ fn with_cache<T: CacheElement>(
     };
     let timing = speaker.answer(&mut next, prompt, limit)?;
     report(timing);
-    eprintln!("launches:\n{}", next.attention.ours_ref().trace());
+    report_launches(next.attention.ours_ref().trace());
     for difference in next.agreement.differing() {
         println!("{}", describe(difference, &speaker.tokenizer));
     }
@@ -112,7 +114,7 @@ fn table<T: CacheElement>(speaker: &Speaker, prompt: &[u32]) -> Result<()> {
     let attention = kernels::<T>(&device, model.config(), prompt.len() + longest)?;
     let mut kernels = Cached { model, attention };
     let with_kernels = table::measure("with a cache", &mut kernels, prompt, &LENGTHS)?;
-    let attention = CandleAttention::new(model.config().num_layers, dtype);
+    let attention = CandleAttention::new(model.config(), dtype);
     let mut candle = Cached { model, attention };
     let with_candle = table::measure("with candle's", &mut candle, prompt, &LENGTHS)?;
     let mut recomputed = Recomputed { model, dtype };
@@ -172,6 +174,11 @@ fn report(timing: Timing) {
         "tokens through the model: {} with a cache, {} without",
         work.with_cache, work.without
     );
+}
+
+/// Says what was launched, step by step.
+fn report_launches(trace: &Trace) {
+    eprintln!("launches, {} in all:\n{trace}", trace.total());
 }
 
 fn describe(difference: &Difference, tokenizer: &Tokenizer) -> String {

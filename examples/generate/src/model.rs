@@ -1,4 +1,4 @@
-//! A llama-shaped transformer from a GGUF file: everything but its attention, which the caller brings.
+//! A llama-shaped transformer from a GGUF file: everything but RoPE and attention, which the caller brings.
 
 use std::io::{Read, Seek};
 
@@ -8,7 +8,6 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{D, Device, Tensor};
 
 use crate::attention::Attention;
-use crate::rope::Rope;
 
 /// The sizes of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,7 +87,6 @@ pub fn entry<'a>(gguf: &'a Content, name: &str) -> Result<&'a Value> {
 /// Weights, and the forward pass over them.
 pub struct Model {
     config: Config,
-    rope: Rope,
     /// `[vocabulary, elements]`, both ends of the model: rows are the tokens' embeddings, the products with them the
     /// logits.
     embedding: Tensor,
@@ -144,7 +142,6 @@ impl Model {
             })
             .collect::<Result<Vec<Layer>>>()?;
         Ok(Model {
-            rope: Rope::new(config.head_dim, config.rope_base),
             embedding: tensor("token_embd.weight")?.dequantize(&Device::Cpu)?,
             layers,
             output_norm: norm(tensor("output_norm.weight")?)?,
@@ -162,14 +159,12 @@ impl Model {
     pub fn forward(&self, new: &[u32], attention: &mut impl Attention) -> Result<Vec<f32>> {
         let tokens = new.len();
         ensure!(tokens > 0, "a step needs at least one token");
-        let cached = attention.seq_len();
-        let length = cached + tokens;
+        let length = attention.seq_len() + tokens;
         ensure!(
             length <= self.config.context_length,
             "the text is {length} tokens long: the model sees {}",
             self.config.context_length
         );
-        let turn = self.rope.turn(cached, tokens)?;
         let heads = |x: Tensor, heads| x.reshape((tokens, heads, self.config.head_dim));
 
         let mut x = self
@@ -177,8 +172,8 @@ impl Model {
             .index_select(&Tensor::new(new, &Device::Cpu)?, 0)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let h = layer.attention_norm.forward(&x)?;
-            let q = turn.apply(&heads(layer.q.forward(&h)?, self.config.num_q_heads)?)?;
-            let k = turn.apply(&heads(layer.k.forward(&h)?, self.config.num_kv_heads)?)?;
+            let q = heads(layer.q.forward(&h)?, self.config.num_q_heads)?;
+            let k = heads(layer.k.forward(&h)?, self.config.num_kv_heads)?;
             let v = heads(layer.v.forward(&h)?, self.config.num_kv_heads)?;
             let attended = attention.attend(index, &q, &k, &v)?.reshape((tokens, ()))?;
             x = (x + layer.output.forward(&attended)?)?;
@@ -258,11 +253,11 @@ mod tests {
     #[test]
     fn a_cache_changes_nothing() {
         let model = testing::tiny_model();
-        let mut cached = CandleAttention::new(TINY.num_layers, DType::F16);
+        let mut cached = CandleAttention::new(&TINY, DType::F16);
         model.forward(&TEXT[..3], &mut cached).unwrap();
         for end in 4..=TEXT.len() {
             let step = model.forward(&TEXT[end - 1..end], &mut cached).unwrap();
-            let mut fresh = CandleAttention::new(TINY.num_layers, DType::F16);
+            let mut fresh = CandleAttention::new(&TINY, DType::F16);
             let whole = model.forward(&TEXT[..end], &mut fresh).unwrap();
             testing::assert_close(&step, &whole, 1e-4);
         }
@@ -273,7 +268,7 @@ mod tests {
     fn the_order_of_tokens_matters() {
         let model = testing::tiny_model();
         let logits = |tokens: &[u32]| {
-            let mut attention = CandleAttention::new(TINY.num_layers, DType::F16);
+            let mut attention = CandleAttention::new(&TINY, DType::F16);
             model.forward(tokens, &mut attention).unwrap()
         };
         let (a, b) = (logits(&[1, 2, 3]), logits(&[2, 1, 3]));
@@ -283,7 +278,7 @@ mod tests {
     #[test]
     fn too_long_a_text_is_refused() {
         let model = testing::tiny_model();
-        let mut attention = CandleAttention::new(TINY.num_layers, DType::F16);
+        let mut attention = CandleAttention::new(&TINY, DType::F16);
         let error = model
             .forward(&vec![0; TINY.context_length + 1], &mut attention)
             .unwrap_err();

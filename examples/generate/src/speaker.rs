@@ -137,7 +137,7 @@ mod tests {
         let text = "The capital of France is Paris. The capital of Germany is Berlin. \
                     The capital of Italy is Rome. The capital of Spain is Madrid.";
         let tokens = tokenizer.encode(text).unwrap();
-        let mut attention = CandleAttention::new(model.config().num_layers, DType::F16);
+        let mut attention = CandleAttention::new(model.config(), DType::F16);
         let mut surprise = 0.0;
         for pair in tokens.windows(2) {
             let logits = model.forward(&pair[..1], &mut attention).unwrap();

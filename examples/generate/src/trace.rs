@@ -2,15 +2,58 @@
 
 use std::fmt;
 
-/// Launches of one step, by operation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Launches {
-    /// K and V of new tokens written to a layer's cache.
-    pub append: usize,
-    /// Attention of one token over a layer's cache.
-    pub decode: usize,
-    /// The step's tokens added to the lengths.
-    pub advance: usize,
+/// What a launch does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// K, turned, and V of new tokens written to a layer's cache.
+    Append,
+    /// A layer's new q turned.
+    Rope,
+    /// Attention of a layer's new tokens over its cache.
+    Prefill,
+    /// All of these for one new token of a layer.
+    FusedStep,
+    /// The step's tokens added to the lengths, once for all layers.
+    Advance,
+}
+
+impl Operation {
+    const OF_A_LAYER: [Operation; 4] = [
+        Operation::Append,
+        Operation::Rope,
+        Operation::Prefill,
+        Operation::FusedStep,
+    ];
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Operation::Append => "append with RoPE",
+            Operation::Rope => "RoPE of q",
+            Operation::Prefill => "prefill",
+            Operation::FusedStep => "RoPE + append + decode",
+            Operation::Advance => "advance",
+        })
+    }
+}
+
+/// Launches of one step, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Launches(Vec<Operation>);
+
+impl Launches {
+    /// Counts a launch that the driver accepted; hands on the error of one that it did not.
+    pub fn count<E>(&mut self, operation: Operation, launched: Result<(), E>) -> Result<(), E> {
+        launched?;
+        self.0.push(operation);
+        Ok(())
+    }
+
+    /// How many there were of an operation.
+    pub fn of(&self, operation: Operation) -> usize {
+        self.0.iter().filter(|&&other| other == operation).count()
+    }
 }
 
 /// The launches of a run, step by step.
@@ -34,6 +77,14 @@ impl Trace {
     pub fn push(&mut self, new_tokens: usize, launches: Launches) {
         self.steps.push((new_tokens, launches));
     }
+
+    /// Launches of all steps together.
+    pub fn total(&self) -> usize {
+        self.steps
+            .iter()
+            .map(|(_, launches)| launches.0.len())
+            .sum()
+    }
 }
 
 /// A line for each run of steps that are alike.
@@ -41,7 +92,7 @@ impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut first = 0;
         for alike in self.steps.chunk_by(|a, b| a == b) {
-            let (tokens, launches) = alike[0];
+            let (tokens, launches) = &alike[0];
             let last = first + alike.len() - 1;
             if first > 0 {
                 writeln!(f)?;
@@ -51,16 +102,20 @@ impl fmt::Display for Trace {
                 _ => write!(f, "steps {first} to {last}")?,
             }
             let each = if alike.len() == 1 { "" } else { " each" };
-            let plural = if tokens == 1 { "" } else { "s" };
+            let plural = if *tokens == 1 { "" } else { "s" };
             write!(f, ", {tokens} token{plural}{each}:")?;
-            let per_layer = [("append", launches.append), ("decode", launches.decode)];
-            for (name, count) in per_layer.into_iter().filter(|(_, count)| *count > 0) {
-                write!(f, " {name} {count},")?;
+            let mut of_layers = 0;
+            for operation in Operation::OF_A_LAYER {
+                let count = launches.of(operation);
+                if count > 0 {
+                    write!(f, " {operation} {count},")?;
+                }
+                of_layers += count;
             }
-            write!(f, " advance {}", launches.advance)?;
-            let of_layers = launches.append + launches.decode;
+            let advance = Operation::Advance;
+            write!(f, " {advance} {}", launches.of(advance))?;
             let share = of_layers as f64 / self.num_layers as f64;
-            write!(f, "; launches a layer: {share}")?;
+            write!(f, "; launches a layer and step: {share}")?;
             first = last + 1;
         }
         Ok(())
@@ -71,32 +126,45 @@ impl fmt::Display for Trace {
 mod tests {
     use super::*;
 
+    fn launches(of_each_layer: &[Operation]) -> Launches {
+        let mut launches = Launches(of_each_layer.repeat(30));
+        let accepted: Result<(), ()> = Ok(());
+        launches.count(Operation::Advance, accepted).unwrap();
+        launches
+    }
+
     #[test]
     fn steps_alike_share_a_line() {
         let mut trace = Trace::new(30);
-        let prompt = Launches {
-            append: 30,
-            decode: 0,
-            advance: 1,
-        };
-        let step = Launches {
-            decode: 30,
-            ..prompt
-        };
-        trace.push(41, prompt);
-        trace.push(1, step);
+        let prompt = [Operation::Append, Operation::Rope, Operation::Prefill];
+        let step = [Operation::FusedStep];
+        trace.push(41, launches(&prompt));
+        trace.push(1, launches(&step));
         assert_eq!(
             trace.to_string(),
-            "step 0, 41 tokens: append 30, advance 1; launches a layer: 1\n\
-             step 1, 1 token: append 30, decode 30, advance 1; launches a layer: 2"
+            "step 0, 41 tokens: append with RoPE 30, RoPE of q 30, prefill 30, advance 1; \
+             launches a layer and step: 3\n\
+             step 1, 1 token: RoPE + append + decode 30, advance 1; launches a layer and step: 1"
         );
-        trace.push(1, step);
-        trace.push(1, step);
+        trace.push(1, launches(&step));
+        trace.push(1, launches(&step));
         assert_eq!(
             trace.to_string().lines().last(),
             Some(
-                "steps 1 to 3, 1 token each: append 30, decode 30, advance 1; launches a layer: 2"
+                "steps 1 to 3, 1 token each: RoPE + append + decode 30, advance 1; \
+                 launches a layer and step: 1"
             )
         );
+        assert_eq!(trace.total(), 91 + 3 * 31);
+    }
+
+    #[test]
+    fn a_refused_launch_is_none() {
+        let mut launches = Launches::default();
+        assert_eq!(
+            launches.count(Operation::Rope, Err("refused")),
+            Err("refused")
+        );
+        assert_eq!(launches.of(Operation::Rope), 0);
     }
 }

@@ -1,9 +1,10 @@
 //! Two attentions over the same K and V.
 //!
-//! A step runs the model twice. First with ours: the K and V every layer hands it are kept for the oracle too
-//! ([`Beside`]). Then with the oracle's: each layer's own K and V are dropped, and it attends over those kept
-//! ([`Replayed`]). So whatever differs between the two runs' logits comes from attention in this step, not from
-//! caches that have drifted apart, and a token our cache did not keep as it was given shows at once.
+//! A step runs the model twice. First with ours: the K and V every layer hands it are kept for the oracle too, which
+//! turns K itself ([`Beside`]). Then with the oracle's: each layer's own K and V are dropped, and it attends over those
+//! kept ([`Replayed`]). So whatever differs between the two runs' logits comes from RoPE and attention in this step,
+//! not from caches that have drifted apart, and a token our cache did not keep as it was given, or turned otherwise,
+//! shows at once.
 
 use anyhow::Result;
 use candle_core::Tensor;

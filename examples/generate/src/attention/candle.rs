@@ -1,19 +1,22 @@
-//! Attention as a few tensor operations of candle's, in f32: the oracle the kernels are held against.
+//! RoPE and attention as a few tensor operations of candle's, in f32: the oracle the kernels are held against.
 
 use anyhow::Result;
 use candle_core::{D, DType, Device, Tensor};
 
-use super::{Attention, rounded};
+use super::Attention;
+use crate::model::Config;
+use crate::rope::Rope;
 
 /// K and V of each layer as candle tensors, rounded to the precision of the cache they stand beside.
 #[derive(Debug)]
 pub struct CandleAttention {
     layers: Vec<Option<Layer>>,
+    rope: Rope,
     dtype: DType,
     seq_len: usize,
 }
 
-/// `[num_kv_heads, tokens, head_dim]`, f32.
+/// `[num_kv_heads, tokens, head_dim]`, f32, K turned.
 #[derive(Debug, Clone)]
 struct Layer {
     k: Tensor,
@@ -21,19 +24,21 @@ struct Layer {
 }
 
 impl CandleAttention {
-    /// An empty cache of `num_layers` layers whose K and V are rounded to `dtype`.
-    pub fn new(num_layers: usize, dtype: DType) -> Self {
+    /// An empty cache for a model of these sizes, its K and V rounded to `dtype`.
+    pub fn new(config: &Config, dtype: DType) -> Self {
         CandleAttention {
-            layers: vec![None; num_layers],
+            layers: vec![None; config.num_layers],
+            rope: Rope::new(config.head_dim, config.rope_base),
             dtype,
             seq_len: 0,
         }
     }
 
-    /// Puts `k` and `v`, `[tokens, num_kv_heads, head_dim]`, behind those cached of this layer.
+    /// Puts `k`, turned, and `v`, `[tokens, num_kv_heads, head_dim]`, behind those cached of this layer.
     pub fn append(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
-        let head_major = |x: &Tensor| rounded(&x.transpose(0, 1)?.contiguous()?, self.dtype);
-        let (k, v) = (head_major(k)?, head_major(v)?);
+        let head_major = |x: Tensor| x.transpose(0, 1)?.contiguous();
+        let k = head_major(self.turned(k)?)?;
+        let v = head_major(rounded(v, self.dtype)?)?;
         let grown = match &self.layers[layer] {
             None => Layer { k, v },
             Some(cached) => Layer {
@@ -50,11 +55,14 @@ impl CandleAttention {
         let cached = self.layers[layer]
             .as_ref()
             .ok_or_else(|| anyhow::anyhow!("layer {layer} has no K and V to attend over"))?;
-        Ok(causal_attention(
-            &rounded(q, self.dtype)?,
-            &cached.k,
-            &cached.v,
-        )?)
+        Ok(causal_attention(&self.turned(q)?, &cached.k, &cached.v)?)
+    }
+
+    /// This step's q or k, `[tokens, heads, head_dim]`, as the kernels have it: rounded when it is handed to them,
+    /// turned in f32, and rounded again.
+    fn turned(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let turn = self.rope.turn(self.seq_len, x.dim(0)?)?;
+        rounded(&turn.apply(&rounded(x, self.dtype)?)?, self.dtype)
     }
 }
 
@@ -78,7 +86,7 @@ impl Attention for CandleAttention {
 ///
 /// `q` is `[tokens, num_q_heads, head_dim]`, `k` and `v` are `[num_kv_heads, seq_len, head_dim]`; a group of
 /// consecutive query heads shares a KV head. Returns `[tokens, num_q_heads, head_dim]`.
-pub fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> candle_core::Result<Tensor> {
+fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> candle_core::Result<Tensor> {
     let (tokens, num_q_heads, head_dim) = q.dims3()?;
     let (num_kv_heads, seq_len, _) = k.dims3()?;
     let group_size = num_q_heads / num_kv_heads;
@@ -121,9 +129,15 @@ fn softmax(scores: &Tensor) -> candle_core::Result<Tensor> {
     weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)
 }
 
+/// `x` as a cache of `dtype` keeps it: rounded to that precision, in f32 again.
+fn rounded(x: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+    x.to_dtype(dtype)?.to_dtype(DType::F32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TINY;
 
     /// The worked example of three tokens, one head of 4: q = k = v = x.
     const X: [[f32; 4]; 3] = [
@@ -131,12 +145,6 @@ mod tests {
         [0.5, 1.0, 0.3, 0.2],
         [0.3, 0.8, 1.0, 0.4],
     ];
-
-    fn token(index: usize) -> Tensor {
-        Tensor::new(&X[index], &Device::Cpu)
-            .and_then(|x| x.reshape((1, 1, 4)))
-            .unwrap()
-    }
 
     fn close(got: &Tensor, expected: &[f32], tolerance: f32) {
         let got: Vec<f32> = got.flatten_all().unwrap().to_vec1().unwrap();
@@ -147,37 +155,35 @@ mod tests {
     }
 
     #[test]
-    fn a_token_attends_over_the_cache() {
-        let mut attention = CandleAttention::new(1, DType::F32);
-        for index in 0..2 {
-            let x = token(index);
-            attention.attend(0, &x, &x, &x).unwrap();
-            attention.advance(1).unwrap();
-        }
-        assert_eq!(attention.seq_len(), 2);
-        let x = token(2);
-        let out = attention.attend(0, &x, &x, &x).unwrap();
+    fn the_last_token_attends_over_all() {
+        let x = Tensor::new(&X, &Device::Cpu).unwrap();
+        let (q, kv) = (
+            x.narrow(0, 2, 1).unwrap().unsqueeze(1).unwrap(),
+            x.unsqueeze(0).unwrap(),
+        );
+        let out = causal_attention(&q, &kv, &kv).unwrap();
         close(&out, &[0.54666, 0.785108, 0.568251, 0.257961], 1e-5);
     }
 
     #[test]
     fn a_prompt_is_its_tokens_one_by_one() {
-        let (layers, heads, kv_heads, head_dim, tokens) = (2, 6, 2, 8, 5);
-        let random = |heads| Tensor::randn(0f32, 1.0, (tokens, heads, head_dim), &Device::Cpu);
+        let tokens = 5;
+        let random =
+            |heads| Tensor::randn(0f32, 1.0, (tokens, heads, TINY.head_dim), &Device::Cpu).unwrap();
         let (q, k, v) = (
-            random(heads).unwrap(),
-            random(kv_heads).unwrap(),
-            random(kv_heads).unwrap(),
+            random(TINY.num_q_heads),
+            random(TINY.num_kv_heads),
+            random(TINY.num_kv_heads),
         );
-        let mut whole = CandleAttention::new(layers, DType::F16);
-        let mut stepwise = CandleAttention::new(layers, DType::F16);
-        for layer in 0..layers {
+        let mut whole = CandleAttention::new(&TINY, DType::F16);
+        let mut stepwise = CandleAttention::new(&TINY, DType::F16);
+        for layer in 0..TINY.num_layers {
             whole.attend(layer, &q, &k, &v).unwrap();
         }
         let all = whole.attend_over(1, &q).unwrap();
         for t in 0..tokens {
             let one = |x: &Tensor| x.narrow(0, t, 1).unwrap();
-            for layer in 0..layers {
+            for layer in 0..TINY.num_layers {
                 let out = stepwise
                     .attend(layer, &one(&q), &one(&k), &one(&v))
                     .unwrap();
@@ -186,6 +192,7 @@ mod tests {
             }
             stepwise.advance(1).unwrap();
         }
+        assert_eq!(stepwise.seq_len(), tokens);
     }
 
     #[test]

@@ -1,16 +1,18 @@
-//! The cache and the decode attention of this workspace's kernels, on a device.
+//! RoPE, cache and attention by this workspace's kernels, on a device.
 
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor, WithDType};
 use kv_kernels::cudarc::driver::{CudaContext, CudaSlice, CudaStream};
-use kv_kernels::{CacheShape, Element, Kernels, KvCache, Lengths, NewTokens};
+use kv_kernels::{
+    CacheShape, DecodeShape, Element, Kernels, KvCache, Lengths, NewTokens, PairStyle, Rope,
+    RopeFrequencies, Workspace,
+};
 
-use super::candle::causal_attention;
-use super::{Attention, rounded};
+use super::Attention;
 use crate::model::Config;
-use crate::trace::{Launches, Trace};
+use crate::trace::{Launches, Operation, Trace};
 
 /// An element type that both candle and the kernels have.
 pub trait CacheElement: Element + WithDType {}
@@ -19,16 +21,15 @@ impl<T: Element + WithDType> CacheElement for T {}
 
 /// One cache a layer, one count of tokens for all of them.
 ///
-/// A step of one token is attended by the kernels. A longer one, the prompt, is attended by candle, on its way into
-/// an empty cache; its K and V are appended by the same kernel as a single token's.
+/// A step of one token takes one launch a layer, which turns q and k by RoPE, appends k and v, and attends. A longer
+/// one, the prompt, takes three: K is turned on its way to the cache, q in place, then all its tokens attend.
 pub struct KernelAttention<T: Element> {
     kernels: Kernels,
     stream: Arc<CudaStream>,
+    rope: Rope<'static>,
     caches: Vec<KvCache<T>>,
     lengths: Lengths,
-    /// Attention of one token, `[1, num_q_heads, head_dim]`.
-    out: CudaSlice<T>,
-    num_q_heads: usize,
+    workspace: Workspace,
     /// The length on the device, known without asking it.
     seq_len: usize,
     launches: Launches,
@@ -39,17 +40,26 @@ impl<T: CacheElement> KernelAttention<T> {
     /// Empty caches of this shape, one sequence's, for each of the model's layers.
     pub fn new(context: &Arc<CudaContext>, config: &Config, shape: CacheShape) -> Result<Self> {
         let stream = context.default_stream();
-        shape.group_size(config.num_q_heads)?;
+        let kernels = Kernels::new(context)?;
+        let frequencies = RopeFrequencies::plain(config.rope_base, config.head_dim)?;
         let caches = (0..config.num_layers)
             .map(|_| KvCache::new(&stream, shape))
             .collect::<kv_kernels::Result<_>>()?;
+        let workspace = kernels.workspace_size(&DecodeShape {
+            cache: shape,
+            dtype: <T as Element>::DTYPE,
+            num_q_heads: config.num_q_heads,
+            query_tokens: 1,
+            sliding_window: None,
+        })?;
         Ok(KernelAttention {
-            kernels: Kernels::new(context)?,
+            // GGUF files of llama models have pairs side by side.
+            rope: Rope::new(&stream, &frequencies, PairStyle::Interleaved)?,
             caches,
             lengths: Lengths::new(&stream, shape.batch, shape.max_seq_len)?,
-            out: stream.alloc_zeros(config.num_q_heads * config.head_dim)?,
+            workspace: Workspace::new(&stream, workspace)?,
+            kernels,
             stream,
-            num_q_heads: config.num_q_heads,
             seq_len: 0,
             launches: Launches::default(),
             trace: Trace::new(config.num_layers),
@@ -68,40 +78,44 @@ impl<T: CacheElement> Attention for KernelAttention<T> {
     }
 
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-        let tokens = q.dim(0)?;
-        ensure!(
-            tokens == 1 || self.seq_len == 0,
-            "{tokens} tokens behind {}: a prompt goes into an empty cache",
-            self.seq_len
-        );
-        let (k_new, v_new) = (upload(&self.stream, k)?, upload(&self.stream, v)?);
-        let step = self.lengths.step(NewTokens::Each(tokens))?;
-        let cache = &mut self.caches[layer];
-        self.kernels
-            .append(&k_new, &v_new, &mut *cache, step)
-            .launch(&self.stream)?;
-        self.launches.append += 1;
+        let (tokens, num_q_heads, head_dim) = q.dims3()?;
+        let stream = &self.stream;
+        let (k_new, v_new) = (upload::<T>(stream, k)?, upload(stream, v)?);
+        let mut q_new = upload(stream, q)?;
+        let mut out = stream.alloc_zeros(q.elem_count())?;
 
-        if tokens > 1 {
-            let dtype = <T as WithDType>::DTYPE;
-            let head_major = |x: &Tensor| rounded(&x.transpose(0, 1)?.contiguous()?, dtype);
-            let q = rounded(q, dtype)?;
-            return Ok(causal_attention(&q, &head_major(k)?, &head_major(v)?)?);
+        let step = self.lengths.step(NewTokens::Each(tokens))?;
+        let (kernels, rope, cache) = (&self.kernels, &self.rope, &mut self.caches[layer]);
+        let append = kernels.append(&k_new, &v_new, &mut *cache, step).rope(rope);
+        if tokens == 1 {
+            let launched = append
+                .decode(&q_new, num_q_heads, &mut out)
+                .workspace(&mut self.workspace)
+                .launch(stream);
+            self.launches.count(Operation::FusedStep, launched)?;
+        } else {
+            let launched = append.launch(stream);
+            self.launches.count(Operation::Append, launched)?;
+            let launched = kernels
+                .rope(rope, head_dim, step)
+                .q(&mut q_new, num_q_heads)
+                .launch(stream);
+            self.launches.count(Operation::Rope, launched)?;
+            let launched = kernels
+                .prefill(&q_new, num_q_heads, &*cache, step, &mut out)
+                .launch(stream);
+            self.launches.count(Operation::Prefill, launched)?;
         }
-        let q_new = upload(&self.stream, q)?;
-        self.kernels
-            .decode(&q_new, self.num_q_heads, &*cache, step, &mut self.out)
-            .launch(&self.stream)?;
-        self.launches.decode += 1;
-        let out = self.stream.clone_dtoh(&self.out)?;
+        let out = stream.clone_dtoh(&out)?;
         Ok(Tensor::from_vec(out, q.dims(), &Device::Cpu)?.to_dtype(DType::F32)?)
     }
 
     fn advance(&mut self, new_tokens: usize) -> Result<()> {
-        self.kernels
+        let launched = self
+            .kernels
             .advance(&mut self.lengths, NewTokens::Each(new_tokens))
-            .launch(&self.stream)?;
-        self.launches.advance += 1;
+            .launch(&self.stream);
+        self.launches.count(Operation::Advance, launched)?;
         let status = self.lengths.status(&self.stream)?;
         ensure!(
             status.is_ok(),
@@ -127,15 +141,32 @@ fn upload<T: CacheElement>(stream: &Arc<CudaStream>, x: &Tensor) -> Result<CudaS
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
     use half::{bf16, f16};
+    use ptx_emulator::Emulator;
 
     use super::*;
     use crate::attention::{CandleAttention, Shared};
     use crate::device;
     use crate::generation::{Agreement, Compared, greedy};
-    use crate::testing::{TINY, tiny_model};
+    use crate::testing::{TINY, assert_close, tiny_model};
 
     const PROMPT: [u32; 5] = [7, 3, 11, 30, 1];
+
+    /// One test at a time on the device: the emulator counts driver calls of the whole process.
+    fn alone() -> MutexGuard<'static, ()> {
+        static DEVICE: Mutex<()> = Mutex::new(());
+        DEVICE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kernels that the emulator, where it is in force, was told to launch since it was last asked.
+    fn launched() -> Option<usize> {
+        let calls = Emulator::loaded()?.take_calls().unwrap();
+        let calls: HashMap<String, usize> = serde_json::from_str(&calls).unwrap();
+        Some(calls.get("cuLaunchKernel").copied().unwrap_or(0))
+    }
 
     fn attention<T: CacheElement>(max_seq_len: usize) -> KernelAttention<T> {
         let shape = CacheShape {
@@ -149,15 +180,20 @@ mod tests {
 
     /// A prompt and 40 steps: past the first tile of the decode kernel.
     fn agreement<T: CacheElement>() -> (Agreement, Trace) {
+        let _alone = alone();
         let model = tiny_model();
-        let oracle = CandleAttention::new(TINY.num_layers, <T as WithDType>::DTYPE);
+        let oracle = CandleAttention::new(&TINY, <T as WithDType>::DTYPE);
         let mut next = Compared {
             model: &model,
             attention: Shared::new(attention::<T>(PROMPT.len() + 40), oracle),
             agreement: Agreement::default(),
         };
+        launched();
         greedy(&mut next, &PROMPT, 41, None, |_| Ok(())).unwrap();
         let trace = next.attention.ours_ref().trace().clone();
+        if let Some(launched) = launched() {
+            assert_eq!(trace.total(), launched, "launches");
+        }
         (next.agreement, trace)
     }
 
@@ -168,8 +204,10 @@ mod tests {
         assert!(agreement.max_logit_diff < 5e-3, "{agreement}");
         assert_eq!(
             trace.to_string(),
-            "step 0, 5 tokens: append 2, advance 1; launches a layer: 1\n\
-             steps 1 to 40, 1 token each: append 2, decode 2, advance 1; launches a layer: 2"
+            "step 0, 5 tokens: append with RoPE 2, RoPE of q 2, prefill 2, advance 1; \
+             launches a layer and step: 3\n\
+             steps 1 to 40, 1 token each: RoPE + append + decode 2, advance 1; \
+             launches a layer and step: 1"
         );
     }
 
@@ -182,6 +220,7 @@ mod tests {
 
     #[test]
     fn a_full_cache_takes_no_more() {
+        let _alone = alone();
         let model = tiny_model();
         let mut attention = attention::<f16>(PROMPT.len());
         model.forward(&PROMPT, &mut attention).unwrap();
@@ -193,14 +232,15 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_goes_into_an_empty_cache() {
+    fn a_prompt_may_come_in_parts() {
+        let _alone = alone();
         let model = tiny_model();
-        let mut attention = attention::<f16>(16);
-        model.forward(&PROMPT, &mut attention).unwrap();
-        let error = model.forward(&PROMPT, &mut attention).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "5 tokens behind 5: a prompt goes into an empty cache"
-        );
+        let whole = model
+            .forward(&PROMPT, &mut attention::<f16>(PROMPT.len()))
+            .unwrap();
+        let mut attention = attention::<f16>(PROMPT.len());
+        model.forward(&PROMPT[..2], &mut attention).unwrap();
+        let parts = model.forward(&PROMPT[2..], &mut attention).unwrap();
+        assert_close(&parts, &whole, 5e-3);
     }
 }

@@ -5,7 +5,7 @@ mod candle;
 mod kernels;
 
 use anyhow::Result;
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 pub use beside::Shared;
 pub use candle::CandleAttention;
@@ -21,14 +21,9 @@ pub trait Attention {
 
     /// Puts the new tokens' `k` and `v`, `[tokens, num_kv_heads, head_dim]`, behind those cached of this layer, and
     /// attends from `q`, `[tokens, num_q_heads, head_dim]`, each token seeing those up to itself. Returns `[tokens,
-    /// num_q_heads, head_dim]`. Position is in q and k already.
+    /// num_q_heads, head_dim]`. q and k come as they are projected: RoPE turns them here, each token's by its position.
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor>;
 
     /// Ends a step: its `new_tokens` now count as cached.
     fn advance(&mut self, new_tokens: usize) -> Result<()>;
-}
-
-/// `x` as a cache of `dtype` keeps it: rounded to that precision, in f32 again.
-pub fn rounded(x: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
-    x.to_dtype(dtype)?.to_dtype(DType::F32)
 }
