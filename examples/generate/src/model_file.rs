@@ -19,11 +19,19 @@ pub fn find(given: Option<PathBuf>) -> Result<PathBuf> {
     only_gguf_in(&workspace.join(".toolchain/model"))
 }
 
+/// The GGUF file in `folder` or in one of its folders: it is fetched as part of a package.
 fn only_gguf_in(folder: &Path) -> Result<PathBuf> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect()
+    };
+    let near = entries(folder);
+    let deeper: Vec<PathBuf> = near.iter().flat_map(|path| entries(path)).collect();
+    let mut files: Vec<PathBuf> = near
         .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
+        .chain(deeper)
         .filter(|path| {
             path.extension()
                 .is_some_and(|extension| extension == "gguf")
@@ -64,9 +72,15 @@ mod tests {
         );
         assert!(find(Some(folder.join("b.gguf"))).is_err());
 
-        fs::write(folder.join("b.gguf"), "").unwrap();
+        fs::create_dir(folder.join("package")).unwrap();
+        fs::write(folder.join("package/b.gguf"), "").unwrap();
         let several = only_gguf_in(&folder).unwrap_err().to_string();
         assert!(several.starts_with("2 models in"), "{several}");
+        fs::remove_file(folder.join("a.gguf")).unwrap();
+        assert_eq!(
+            only_gguf_in(&folder).unwrap(),
+            folder.join("package/b.gguf")
+        );
         fs::remove_dir_all(folder).unwrap();
     }
 }
