@@ -3,10 +3,6 @@
 
 #include "vector.cuh"
 
-__device__ __forceinline__ uint32_t sharedAddress(const void* shared) {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-}
-
 // Copies 16 bytes from `from + kFrom` to `to + kTo`, past L1: nobody else reads them again.
 template <int kTo, int kFrom>
 __device__ __forceinline__ void copyAsync(uint32_t to, size_t from) {

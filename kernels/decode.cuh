@@ -101,7 +101,7 @@ struct Block {
             // Lanes without a row turn nothing, for some token there is: shuffles take them all.
             if (turns) x = turn(x, turns_of, min(query, p.query_tokens - 1), unit, warp);
             if (unit.is_whole && column < kColumns) {
-                *reinterpret_cast<Vec16*>(staged + column * kQueryPitch + unit.chunk * kPerVector) = x;
+                storeShared(staged + column * kQueryPitch + unit.chunk * kPerVector, x);
             }
         }
         __syncthreads();
@@ -130,8 +130,8 @@ struct Block {
             }
             if (unit.is_whole && token < Warp::kTokens) {
                 const int to = (token * kChunks + (unit.chunk ^ WarpTile::exchange(token))) * KV_VECTOR_BYTES;
-                *reinterpret_cast<Vec16*>(shared + to) = k;
-                *reinterpret_cast<Vec16*>(shared + WarpTile::kBytes + to) = v;
+                storeShared(shared + to, k);
+                storeShared(shared + WarpTile::kBytes + to, v);
             }
             if (exists && at.row_group == 0) {
                 const int64_t to = cacheOffset(p.cache, at.sequence, at.kv_head, at.step.cached + token) + element;

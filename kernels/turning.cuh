@@ -177,7 +177,7 @@ struct ChunkTurn {
         } else {  // wherever they lie: by way of memory
             uint16_t* const vector = scratch;
             __syncwarp();  // until all have taken their turns, or read the vector before
-            if (is_whole) *reinterpret_cast<Vec16*>(vector + firstChannel()) = x;
+            if (is_whole) storeShared(vector + firstChannel(), x);
             __syncwarp();
 #pragma unroll
             for (int w = 0; w < kPerVector / 2; w++) {

@@ -34,3 +34,15 @@ __device__ __forceinline__ void store(void* address, const Vec16& v) {
                    "r"(v.word[3])
                  : "memory");
 }
+
+__device__ __forceinline__ uint32_t sharedAddress(const void* shared) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+// To shared memory in one access: left to itself the compiler may make four of it, whose lanes conflict.
+__device__ __forceinline__ void storeShared(void* address, const Vec16& v) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "r"(sharedAddress(address)), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3])
+                 : "memory");
+}
