@@ -23,7 +23,7 @@ mod tests {
 
     /// As the kernels divide.
     fn quotient(index: u32, by: KvDivisor) -> u32 {
-        (u64::from(index) * u64::from(by.multiplier) >> by.shift) as u32
+        ((u64::from(index) * u64::from(by.multiplier)) >> by.shift) as u32
     }
 
     #[test]
