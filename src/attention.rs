@@ -98,3 +98,33 @@ impl Options<'_> {
         Ok((bound, [sinks_guard, slopes_guard]))
     }
 }
+
+/// Whether out and lse have the elements of `queries` query heads, `[tokens.., num_q_heads]`; `dimensions` names them in
+/// an error and is asked for nothing else.
+pub(crate) fn check_outputs(
+    out: usize,
+    lse: Option<usize>,
+    queries: usize,
+    head_dim: usize,
+    dimensions: impl Fn() -> String,
+) -> Result<()> {
+    if out != queries * head_dim {
+        return Err(Error::Length {
+            argument: "out",
+            shape: format!("[{}, {head_dim}]", dimensions()),
+            expected: queries * head_dim,
+            got: out,
+        });
+    }
+    if let Some(lse) = lse
+        && lse != queries
+    {
+        return Err(Error::Length {
+            argument: "lse",
+            shape: format!("[{}]", dimensions()),
+            expected: queries,
+            got: lse,
+        });
+    }
+    Ok(())
+}

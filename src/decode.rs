@@ -5,7 +5,7 @@ use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 
 use crate::abi;
 use crate::append::{Append, check_step};
-use crate::attention::Options;
+use crate::attention::{Options, check_outputs};
 use crate::cache::{CacheMut, CacheRef};
 use crate::decode_plan::DecodeShape;
 use crate::divisor::divisor;
@@ -312,24 +312,8 @@ impl<'a, T: Element> Decode<'a, T> {
         self.options.check(num_q_heads)?;
         let heads = batch * query_tokens * num_q_heads;
         let dimensions = || format!("{batch}, {query_tokens}, {num_q_heads}");
-        if self.out.len() != heads * head_dim {
-            return Err(Error::Length {
-                argument: "out",
-                shape: format!("[{}, {head_dim}]", dimensions()),
-                expected: heads * head_dim,
-                got: self.out.len(),
-            });
-        }
-        if let Some(lse) = &self.lse
-            && lse.len() != heads
-        {
-            return Err(Error::Length {
-                argument: "lse",
-                shape: format!("[{}]", dimensions()),
-                expected: heads,
-                got: lse.len(),
-            });
-        }
+        let lse_len = self.lse.as_ref().map(|lse| lse.len());
+        check_outputs(self.out.len(), lse_len, heads, head_dim, dimensions)?;
         let new = match &self.source {
             Source::Cached(_) => None,
             Source::Appended { k, v, .. } => {

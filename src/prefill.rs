@@ -4,10 +4,10 @@ use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 
 use crate::abi;
 use crate::append::{check_step, extent};
-use crate::attention::Options;
+use crate::attention::{Options, check_outputs};
 use crate::cache::CacheRef;
 use crate::dtype::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::module::Kernels;
 use crate::plan::Plan;
 use crate::prefill_plan::row_tiles;
@@ -129,11 +129,11 @@ impl<'a, T: Element> Prefill<'a, T> {
     /// Launches it on a stream. Does not wait.
     ///
     /// # Errors
-    /// [`Error::OtherContext`] for the stream or any slice; [`Error::Mismatch`] where the step's batch is not the
-    /// cache's or its capacity is larger; [`Error::HeadsNotDivisible`], [`Error::GroupSize`]; [`Error::Zero`] and
-    /// [`Error::TooLarge`] for the window and for more queries or blocks than are indexed; [`Error::Length`] for q,
-    /// out, lse, sinks and slopes; [`Error::Stride`] for q; [`Error::NotFinite`] and [`Error::NotPositive`] for scale
-    /// and cap; [`Error::Misaligned`] for q, out and the cache; [`Error::Driver`] from the launch.
+    /// [`Error::OtherContext`](crate::Error::OtherContext) for the stream or any slice; [`Error::Mismatch`](crate::Error::Mismatch) where the step's batch is not the
+    /// cache's or its capacity is larger; [`Error::HeadsNotDivisible`](crate::Error::HeadsNotDivisible), [`Error::GroupSize`](crate::Error::GroupSize); [`Error::Zero`](crate::Error::Zero) and
+    /// [`Error::TooLarge`](crate::Error::TooLarge) for the window and for more queries or blocks than are indexed; [`Error::Length`](crate::Error::Length) for q,
+    /// out, lse, sinks and slopes; [`Error::Stride`](crate::Error::Stride) for q; [`Error::NotFinite`](crate::Error::NotFinite) and [`Error::NotPositive`](crate::Error::NotPositive) for scale
+    /// and cap; [`Error::Misaligned`](crate::Error::Misaligned) for q, out and the cache; [`Error::Driver`](crate::Error::Driver) from the launch.
     pub fn launch(self, stream: &CudaStream) -> Result<()> {
         self.kernels.check_stream(stream)?;
         let plan = self.plan()?;
@@ -189,24 +189,8 @@ impl<'a, T: Element> Prefill<'a, T> {
             NewTokens::Packed { total, .. } => total.to_string(),
         };
         let heads = self.step.total_tokens() * num_q_heads;
-        if self.out.len() != heads * head_dim {
-            return Err(Error::Length {
-                argument: "out",
-                shape: format!("[{}, {num_q_heads}, {head_dim}]", tokens()),
-                expected: heads * head_dim,
-                got: self.out.len(),
-            });
-        }
-        if let Some(lse) = &self.lse
-            && lse.len() != heads
-        {
-            return Err(Error::Length {
-                argument: "lse",
-                shape: format!("[{}, {num_q_heads}]", tokens()),
-                expected: heads,
-                got: lse.len(),
-            });
-        }
-        Ok(())
+        let lse_len = self.lse.as_ref().map(|lse| lse.len());
+        let dimensions = || format!("{}, {num_q_heads}", tokens());
+        check_outputs(self.out.len(), lse_len, heads, head_dim, dimensions)
     }
 }
