@@ -1,5 +1,8 @@
 //! RoPE: every kind of angle, in place and on the way to the cache, against the oracle.
 
+mod refused;
+mod step;
+
 use half::{bf16, f16};
 use kv_kernels::cudarc::driver::CudaSlice;
 use kv_kernels::reference::{self, Angles, Comparison, RopeTable, positions};
@@ -313,96 +316,6 @@ impl Case {
     }
 }
 
-/// A fused step has K's bits of the operations one by one, and attends as the oracle does with the q of `rope`.
-fn check_step<T: Number>(case: &Case, turn: &Turn) {
-    let Device {
-        stream, kernels, ..
-    } = device();
-    let shape = case.shape;
-    let num_q_heads = shape.num_kv_heads * case.group_size;
-    let (batch, tokens) = case.extent();
-    let of_heads = |heads| batch * tokens * heads * shape.head_dim;
-    let k = upload(&numbers::<T>(1, of_heads(shape.num_kv_heads)));
-    let v = upload(&numbers::<T>(2, of_heads(shape.num_kv_heads)));
-    let mut q = upload(&numbers::<T>(3, of_heads(num_q_heads)));
-    let mut out = upload(&vec![T::NAN; of_heads(num_q_heads)]);
-    let new_cache = || {
-        let mut cache = KvCache::<T>::new(stream, shape).expect("a cache");
-        let (to_k, to_v) = cache.k_v_mut();
-        stream
-            .memcpy_htod(&case.poisoned::<T>(4), to_k)
-            .expect("upload K");
-        stream
-            .memcpy_htod(&case.poisoned::<T>(5), to_v)
-            .expect("upload V");
-        cache
-    };
-    let (mut fused, mut apart) = (new_cache(), new_cache());
-    let seq_lens = stream.clone_htod(&case.seq_lens).expect("upload lengths");
-    let step = Step::new(&seq_lens, shape.max_seq_len, NewTokens::Each(tokens)).expect("a step");
-    turn.with(|rope| {
-        kernels
-            .append(&k, &v, &mut fused, step)
-            .rope(rope)
-            .decode(&q, num_q_heads, &mut out)
-            .launch(stream)
-            .expect("a step in one launch");
-        kernels
-            .append(&k, &v, &mut apart, step)
-            .rope(rope)
-            .launch(stream)
-            .expect("append");
-        kernels
-            .rope(rope, shape.head_dim, step)
-            .q(&mut q, num_q_heads)
-            .launch(stream)
-            .expect("rope");
-    });
-    let (k_cache, v_cache) = (download(fused.k()), download(fused.v()));
-    assert_eq!(
-        bits(&k_cache),
-        bits(&download(apart.k())),
-        "{case:?} {turn:?}"
-    );
-    assert_eq!(
-        bits(&v_cache),
-        bits(&download(apart.v())),
-        "{case:?} {turn:?}"
-    );
-    let mut kv_lens = case.seq_lens.clone();
-    reference::advance(&mut kv_lens, case.rows(), shape.max_seq_len).expect("lengths");
-    let expected = reference::decode(reference::Decode {
-        map: &case.map(),
-        k_cache: &k_cache,
-        v_cache: &v_cache,
-        q: &download(&q),
-        rows: case.rows(),
-        num_q_heads,
-        kv_lens: &kv_lens,
-        options: reference::Options::default(),
-    })
-    .expect("the oracle attends");
-    let compared = Comparison::of(&download(&out), &expected.out).expect("as many");
-    assert!(
-        compared.within(T::TOLERANCE),
-        "{case:?} {turn:?}: {compared}"
-    );
-}
-
-#[test]
-fn a_step_in_one_launch() {
-    for pairs in STYLES {
-        for (head_dim, rotary_dim) in [(64, 64), (80, 20), (128, 128), (256, 64)] {
-            let turn = Turn::new(rotary_dim, pairs);
-            for tokens in [1, 6] {
-                let case = case(head_dim, New::Each(tokens));
-                check_step::<f16>(&case, &turn);
-                check_step::<bf16>(&case, &turn);
-            }
-        }
-    }
-}
-
 const SHAPE: CacheShape = CacheShape {
     batch: 3,
     num_kv_heads: 5,
@@ -581,113 +494,6 @@ fn either_may_be_missing() {
     let neither = kernels.rope::<f16>(&rope, 64, step);
     assert_eq!(neither.plan(), Ok(None));
     neither.launch(stream).expect("nothing");
-}
-
-#[test]
-fn what_is_refused() {
-    let Device {
-        stream, kernels, ..
-    } = device();
-    let shape = CacheShape { batch: 1, ..SHAPE };
-    let mut cache = KvCache::<f16>::new(stream, shape).expect("a cache");
-    let lengths = Lengths::new(stream, 1, 60).expect("lengths");
-    let step = lengths.step(NewTokens::Each(2)).expect("a step");
-    let rope = Rope::new(stream, &plain(64), PairStyle::HalfSplit).expect("a rope");
-    let zeros = |elements| stream.alloc_zeros::<f16>(elements).expect("allocation");
-    let (mut q, mut short) = (zeros(2 * 3 * 64), zeros(2 * 3 * 64 - 8));
-    refused(
-        kernels
-            .rope(&rope, 64, step)
-            .q(&mut q, 3)
-            .k(&mut short, 3)
-            .launch(stream),
-        "k has 376 elements: its shape [1, 2, 3, 64] has 384",
-    );
-    refused(
-        kernels.rope(&rope, 64, step).q(&mut q, 0).launch(stream),
-        "num_q_heads is 0: it must be at least 1",
-    );
-    refused(
-        kernels.rope(&rope, 72, step).q(&mut q, 3).launch(stream),
-        "head_dim is 72: the kernels for f16 are built for [64, 80, 96, 112, 128, 192, 256]",
-    );
-    let overlapping = Strides {
-        batch: 0,
-        token: 64,
-        head: 64,
-    };
-    refused(
-        kernels
-            .rope(&rope, 64, step)
-            .q(TokensMut::strided(&mut q, overlapping), 3)
-            .launch(stream),
-        "q head stride is 64 elements: it must keep vectors that are written apart",
-    );
-    let vast = lengths.step(NewTokens::Each(1 << 30)).expect("a step");
-    refused(
-        kernels.rope(&rope, 64, vast).q(&mut q, 3).launch(stream),
-        "new tokens * (num_q_heads + num_kv_heads) is 3221225472: at most 2147483647 can be indexed",
-    );
-
-    let wide = Rope::new(stream, &plain(128), PairStyle::HalfSplit).expect("a rope");
-    let new = zeros(2 * 5 * 64);
-    let wider = "rotary_dim is 128, but head_dim is 64";
-    refused(
-        kernels.rope(&wide, 64, step).q(&mut q, 3).launch(stream),
-        wider,
-    );
-    refused(
-        kernels
-            .append(&new, &new, &mut cache, step)
-            .rope(&wide)
-            .launch(stream),
-        wider,
-    );
-    let mut out = zeros(2 * 5 * 64);
-    refused(
-        kernels
-            .append(&new, &new, &mut cache, step)
-            .rope(&wide)
-            .decode(&new, 5, &mut out)
-            .launch(stream),
-        wider,
-    );
-    let table = stream.alloc_zeros::<f32>(59 * 32).expect("allocation");
-    let short_table = Rope::from_tables(&table, &table, 59, 64, PairStyle::Interleaved);
-    refused(
-        kernels
-            .append(&new, &new, &mut cache, step)
-            .rope(&short_table.expect("a rope"))
-            .launch(stream),
-        "positions of the rope tables is 59, but max_seq_len of the step is 60",
-    );
-    refused(
-        Rope::from_tables(&table, &table, 60, 64, PairStyle::Interleaved),
-        "cos has 1888 elements: its shape [60, 32] has 1920",
-    );
-    let frequencies = |inv_freq: &[f64]| RopeFrequencies {
-        inv_freq: inv_freq.to_vec(),
-        attention_factor: 1.0,
-    };
-    refused(
-        Rope::new(stream, &frequencies(&[]), PairStyle::HalfSplit),
-        "rotary_dim is 0: it must be even and at least 2",
-    );
-    refused(
-        Rope::new(stream, &frequencies(&[1.0, f64::NAN]), PairStyle::HalfSplit),
-        "inv_freq is NaN: it must be finite",
-    );
-
-    let context = another_context();
-    let foreign = context.new_stream().expect("a stream");
-    let foreign_rope = Rope::new(&foreign, &plain(64), PairStyle::HalfSplit).expect("a rope");
-    refused(
-        kernels
-            .append(&new, &new, &mut cache, step)
-            .rope(&foreign_rope)
-            .launch(stream),
-        "rope belongs to another CUDA context than the kernels",
-    );
 }
 
 fn turn(head_dim: usize) -> impl Strategy<Value = Turn> {
