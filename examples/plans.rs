@@ -29,6 +29,8 @@ fn main() -> kv_kernels::Result<()> {
                         head_dim: 128,
                     },
                     dtype: Dtype::F16,
+                    k_dtype: Dtype::F16,
+                    v_dtype: Dtype::F16,
                     num_q_heads: 32,
                     query_tokens: 1,
                     sliding_window: None,

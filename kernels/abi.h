@@ -39,6 +39,14 @@
 #define KV_STATUS_CAPACITY 1 /* the step would have passed max_seq_len: nothing was appended to this sequence */
 #define KV_STATUS_SEQ_LEN 2  /* its length is negative or above max_seq_len: it is taken for empty */
 #define KV_STATUS_TOKENS 4   /* cu_seqlens gives it a negative number of new tokens: none were appended */
+#define KV_STATUS_NON_FINITE 8 /* NaN or infinity was quantised, and counted from this bit on: */
+#define KV_STATUS_COUNT_SHIFT 8 /* elements quantised that were not finite, modulo 2^24 */
+
+/* What an element is, where a kernel learns it at the launch. */
+#define KV_DTYPE_F16 0
+#define KV_DTYPE_BF16 1
+#define KV_DTYPE_INT8 2 /* with a scale for each vector, as is */
+#define KV_DTYPE_FP8 3  /* e4m3 */
 
 /* One step as every layer sees it: the tokens each sequence holds before, and those it receives. */
 typedef struct KvStep {
@@ -56,6 +64,10 @@ typedef struct KvStep {
 typedef struct KvCache {
     void *k;
     void *v;
+    float *k_scale; /* where K has one byte an element: of each vector, in the vectors' order; else null */
+    float *v_scale;
+    const float *k_channel_scale; /* [num_kv_heads, head_dim], what K was divided by before it was quantised; or null */
+    const float *v_channel_scale;
     int64_t page_stride;
     int64_t head_stride;
     int64_t token_stride;
@@ -88,6 +100,9 @@ typedef struct KvAppendParams {
     KvTokens k_new;
     KvTokens v_new;
     KvRope rope; /* turns k_new, in the kernels that do */
+    int32_t element; /* KV_DTYPE_* of k_new and v_new, in the kernels that quantise */
+    int32_t k_dtype; /* KV_DTYPE_* of the cache, in the same */
+    int32_t v_dtype;
     int32_t num_kv_heads;
     int32_t rows; /* new tokens of all sequences * num_kv_heads */
 } KvAppendParams;
@@ -121,6 +136,7 @@ typedef struct KvDecodeParams {
     KvTokens k_new; /* the step's new tokens, appended and attended to in the same launch; data null: they are cached */
     KvTokens v_new;
     KvRope rope;               /* turns q and k_new */
+    int32_t element;           /* KV_DTYPE_* of q, k_new, v_new and out, where K and V are of another type */
     void *out;                 /* [batch, query_tokens, num_q_heads, head_dim] */
     float *lse;                /* [batch, query_tokens, num_q_heads], or null */
     float *partials;           /* what splits hand to the last of them, or null where there is one */

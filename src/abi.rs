@@ -17,6 +17,12 @@ pub const KV_ROPE_PASSES: u32 = 4;
 pub const KV_STATUS_CAPACITY: u32 = 1;
 pub const KV_STATUS_SEQ_LEN: u32 = 2;
 pub const KV_STATUS_TOKENS: u32 = 4;
+pub const KV_STATUS_NON_FINITE: u32 = 8;
+pub const KV_STATUS_COUNT_SHIFT: u32 = 8;
+pub const KV_DTYPE_F16: u32 = 0;
+pub const KV_DTYPE_BF16: u32 = 1;
+pub const KV_DTYPE_INT8: u32 = 2;
+pub const KV_DTYPE_FP8: u32 = 3;
 #[doc = " One step as every layer sees it: the tokens each sequence holds before, and those it receives."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -50,22 +56,34 @@ const _: () = {
 pub struct KvCache {
     pub k: *mut ::core::ffi::c_void,
     pub v: *mut ::core::ffi::c_void,
+    #[doc = " where K has one byte an element: of each vector, in the vectors' order; else null"]
+    pub k_scale: *mut f32,
+    pub v_scale: *mut f32,
+    #[doc = " [num_kv_heads, head_dim], what K was divided by before it was quantised; or null"]
+    pub k_channel_scale: *const f32,
+    pub v_channel_scale: *const f32,
     pub page_stride: i64,
     pub head_stride: i64,
     pub token_stride: i64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of KvCache"][::core::mem::size_of::<KvCache>() - 40usize];
+    ["Size of KvCache"][::core::mem::size_of::<KvCache>() - 72usize];
     ["Alignment of KvCache"][::core::mem::align_of::<KvCache>() - 8usize];
     ["Offset of field: KvCache::k"][::core::mem::offset_of!(KvCache, k) - 0usize];
     ["Offset of field: KvCache::v"][::core::mem::offset_of!(KvCache, v) - 8usize];
+    ["Offset of field: KvCache::k_scale"][::core::mem::offset_of!(KvCache, k_scale) - 16usize];
+    ["Offset of field: KvCache::v_scale"][::core::mem::offset_of!(KvCache, v_scale) - 24usize];
+    ["Offset of field: KvCache::k_channel_scale"]
+        [::core::mem::offset_of!(KvCache, k_channel_scale) - 32usize];
+    ["Offset of field: KvCache::v_channel_scale"]
+        [::core::mem::offset_of!(KvCache, v_channel_scale) - 40usize];
     ["Offset of field: KvCache::page_stride"]
-        [::core::mem::offset_of!(KvCache, page_stride) - 16usize];
+        [::core::mem::offset_of!(KvCache, page_stride) - 48usize];
     ["Offset of field: KvCache::head_stride"]
-        [::core::mem::offset_of!(KvCache, head_stride) - 24usize];
+        [::core::mem::offset_of!(KvCache, head_stride) - 56usize];
     ["Offset of field: KvCache::token_stride"]
-        [::core::mem::offset_of!(KvCache, token_stride) - 32usize];
+        [::core::mem::offset_of!(KvCache, token_stride) - 64usize];
 };
 #[doc = " Vectors of new tokens as the engine computed them, [batch, tokens, heads, head_dim] by strides. With cu_seqlens\n the tokens of all sequences follow each other token_stride apart, and batch_stride means nothing."]
 #[repr(C)]
@@ -129,28 +147,39 @@ pub struct KvAppendParams {
     pub v_new: KvTokens,
     #[doc = " turns k_new, in the kernels that do"]
     pub rope: KvRope,
+    #[doc = " KV_DTYPE_* of k_new and v_new, in the kernels that quantise"]
+    pub element: i32,
+    #[doc = " KV_DTYPE_* of the cache, in the same"]
+    pub k_dtype: i32,
+    pub v_dtype: i32,
     pub num_kv_heads: i32,
     #[doc = " new tokens of all sequences * num_kv_heads"]
     pub rows: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of KvAppendParams"][::core::mem::size_of::<KvAppendParams>() - 192usize];
+    ["Size of KvAppendParams"][::core::mem::size_of::<KvAppendParams>() - 240usize];
     ["Alignment of KvAppendParams"][::core::mem::align_of::<KvAppendParams>() - 8usize];
     ["Offset of field: KvAppendParams::step"]
         [::core::mem::offset_of!(KvAppendParams, step) - 0usize];
     ["Offset of field: KvAppendParams::cache"]
         [::core::mem::offset_of!(KvAppendParams, cache) - 40usize];
     ["Offset of field: KvAppendParams::k_new"]
-        [::core::mem::offset_of!(KvAppendParams, k_new) - 80usize];
+        [::core::mem::offset_of!(KvAppendParams, k_new) - 112usize];
     ["Offset of field: KvAppendParams::v_new"]
-        [::core::mem::offset_of!(KvAppendParams, v_new) - 112usize];
+        [::core::mem::offset_of!(KvAppendParams, v_new) - 144usize];
     ["Offset of field: KvAppendParams::rope"]
-        [::core::mem::offset_of!(KvAppendParams, rope) - 144usize];
+        [::core::mem::offset_of!(KvAppendParams, rope) - 176usize];
+    ["Offset of field: KvAppendParams::element"]
+        [::core::mem::offset_of!(KvAppendParams, element) - 216usize];
+    ["Offset of field: KvAppendParams::k_dtype"]
+        [::core::mem::offset_of!(KvAppendParams, k_dtype) - 220usize];
+    ["Offset of field: KvAppendParams::v_dtype"]
+        [::core::mem::offset_of!(KvAppendParams, v_dtype) - 224usize];
     ["Offset of field: KvAppendParams::num_kv_heads"]
-        [::core::mem::offset_of!(KvAppendParams, num_kv_heads) - 184usize];
+        [::core::mem::offset_of!(KvAppendParams, num_kv_heads) - 228usize];
     ["Offset of field: KvAppendParams::rows"]
-        [::core::mem::offset_of!(KvAppendParams, rows) - 188usize];
+        [::core::mem::offset_of!(KvAppendParams, rows) - 232usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -226,6 +255,8 @@ pub struct KvDecodeParams {
     pub v_new: KvTokens,
     #[doc = " turns q and k_new"]
     pub rope: KvRope,
+    #[doc = " KV_DTYPE_* of q, k_new, v_new and out, where K and V are of another type"]
+    pub element: i32,
     #[doc = " [batch, query_tokens, num_q_heads, head_dim]"]
     pub out: *mut ::core::ffi::c_void,
     #[doc = " [batch, query_tokens, num_q_heads], or null"]
@@ -255,49 +286,51 @@ pub struct KvDecodeParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of KvDecodeParams"][::core::mem::size_of::<KvDecodeParams>() - 336usize];
+    ["Size of KvDecodeParams"][::core::mem::size_of::<KvDecodeParams>() - 376usize];
     ["Alignment of KvDecodeParams"][::core::mem::align_of::<KvDecodeParams>() - 8usize];
     ["Offset of field: KvDecodeParams::step"]
         [::core::mem::offset_of!(KvDecodeParams, step) - 0usize];
     ["Offset of field: KvDecodeParams::cache"]
         [::core::mem::offset_of!(KvDecodeParams, cache) - 40usize];
-    ["Offset of field: KvDecodeParams::q"][::core::mem::offset_of!(KvDecodeParams, q) - 80usize];
+    ["Offset of field: KvDecodeParams::q"][::core::mem::offset_of!(KvDecodeParams, q) - 112usize];
     ["Offset of field: KvDecodeParams::k_new"]
-        [::core::mem::offset_of!(KvDecodeParams, k_new) - 112usize];
+        [::core::mem::offset_of!(KvDecodeParams, k_new) - 144usize];
     ["Offset of field: KvDecodeParams::v_new"]
-        [::core::mem::offset_of!(KvDecodeParams, v_new) - 144usize];
+        [::core::mem::offset_of!(KvDecodeParams, v_new) - 176usize];
     ["Offset of field: KvDecodeParams::rope"]
-        [::core::mem::offset_of!(KvDecodeParams, rope) - 176usize];
+        [::core::mem::offset_of!(KvDecodeParams, rope) - 208usize];
+    ["Offset of field: KvDecodeParams::element"]
+        [::core::mem::offset_of!(KvDecodeParams, element) - 248usize];
     ["Offset of field: KvDecodeParams::out"]
-        [::core::mem::offset_of!(KvDecodeParams, out) - 216usize];
+        [::core::mem::offset_of!(KvDecodeParams, out) - 256usize];
     ["Offset of field: KvDecodeParams::lse"]
-        [::core::mem::offset_of!(KvDecodeParams, lse) - 224usize];
+        [::core::mem::offset_of!(KvDecodeParams, lse) - 264usize];
     ["Offset of field: KvDecodeParams::partials"]
-        [::core::mem::offset_of!(KvDecodeParams, partials) - 232usize];
+        [::core::mem::offset_of!(KvDecodeParams, partials) - 272usize];
     ["Offset of field: KvDecodeParams::arrivals"]
-        [::core::mem::offset_of!(KvDecodeParams, arrivals) - 240usize];
+        [::core::mem::offset_of!(KvDecodeParams, arrivals) - 280usize];
     ["Offset of field: KvDecodeParams::sinks"]
-        [::core::mem::offset_of!(KvDecodeParams, sinks) - 248usize];
+        [::core::mem::offset_of!(KvDecodeParams, sinks) - 288usize];
     ["Offset of field: KvDecodeParams::alibi_slopes"]
-        [::core::mem::offset_of!(KvDecodeParams, alibi_slopes) - 256usize];
+        [::core::mem::offset_of!(KvDecodeParams, alibi_slopes) - 296usize];
     ["Offset of field: KvDecodeParams::num_kv_heads"]
-        [::core::mem::offset_of!(KvDecodeParams, num_kv_heads) - 264usize];
+        [::core::mem::offset_of!(KvDecodeParams, num_kv_heads) - 304usize];
     ["Offset of field: KvDecodeParams::group_size"]
-        [::core::mem::offset_of!(KvDecodeParams, group_size) - 276usize];
+        [::core::mem::offset_of!(KvDecodeParams, group_size) - 316usize];
     ["Offset of field: KvDecodeParams::query_tokens"]
-        [::core::mem::offset_of!(KvDecodeParams, query_tokens) - 288usize];
+        [::core::mem::offset_of!(KvDecodeParams, query_tokens) - 328usize];
     ["Offset of field: KvDecodeParams::row_groups"]
-        [::core::mem::offset_of!(KvDecodeParams, row_groups) - 292usize];
+        [::core::mem::offset_of!(KvDecodeParams, row_groups) - 332usize];
     ["Offset of field: KvDecodeParams::num_splits"]
-        [::core::mem::offset_of!(KvDecodeParams, num_splits) - 304usize];
+        [::core::mem::offset_of!(KvDecodeParams, num_splits) - 344usize];
     ["Offset of field: KvDecodeParams::sliding_window"]
-        [::core::mem::offset_of!(KvDecodeParams, sliding_window) - 316usize];
+        [::core::mem::offset_of!(KvDecodeParams, sliding_window) - 356usize];
     ["Offset of field: KvDecodeParams::score_scale"]
-        [::core::mem::offset_of!(KvDecodeParams, score_scale) - 320usize];
+        [::core::mem::offset_of!(KvDecodeParams, score_scale) - 360usize];
     ["Offset of field: KvDecodeParams::soft_cap"]
-        [::core::mem::offset_of!(KvDecodeParams, soft_cap) - 324usize];
+        [::core::mem::offset_of!(KvDecodeParams, soft_cap) - 364usize];
     ["Offset of field: KvDecodeParams::soft_cap_scale"]
-        [::core::mem::offset_of!(KvDecodeParams, soft_cap_scale) - 328usize];
+        [::core::mem::offset_of!(KvDecodeParams, soft_cap_scale) - 368usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -358,35 +391,35 @@ pub struct KvPrefillParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of KvPrefillParams"][::core::mem::size_of::<KvPrefillParams>() - 176usize];
+    ["Size of KvPrefillParams"][::core::mem::size_of::<KvPrefillParams>() - 208usize];
     ["Alignment of KvPrefillParams"][::core::mem::align_of::<KvPrefillParams>() - 8usize];
     ["Offset of field: KvPrefillParams::step"]
         [::core::mem::offset_of!(KvPrefillParams, step) - 0usize];
     ["Offset of field: KvPrefillParams::cache"]
         [::core::mem::offset_of!(KvPrefillParams, cache) - 40usize];
-    ["Offset of field: KvPrefillParams::q"][::core::mem::offset_of!(KvPrefillParams, q) - 80usize];
+    ["Offset of field: KvPrefillParams::q"][::core::mem::offset_of!(KvPrefillParams, q) - 112usize];
     ["Offset of field: KvPrefillParams::out"]
-        [::core::mem::offset_of!(KvPrefillParams, out) - 112usize];
+        [::core::mem::offset_of!(KvPrefillParams, out) - 144usize];
     ["Offset of field: KvPrefillParams::lse"]
-        [::core::mem::offset_of!(KvPrefillParams, lse) - 120usize];
+        [::core::mem::offset_of!(KvPrefillParams, lse) - 152usize];
     ["Offset of field: KvPrefillParams::sinks"]
-        [::core::mem::offset_of!(KvPrefillParams, sinks) - 128usize];
+        [::core::mem::offset_of!(KvPrefillParams, sinks) - 160usize];
     ["Offset of field: KvPrefillParams::alibi_slopes"]
-        [::core::mem::offset_of!(KvPrefillParams, alibi_slopes) - 136usize];
+        [::core::mem::offset_of!(KvPrefillParams, alibi_slopes) - 168usize];
     ["Offset of field: KvPrefillParams::num_kv_heads"]
-        [::core::mem::offset_of!(KvPrefillParams, num_kv_heads) - 144usize];
+        [::core::mem::offset_of!(KvPrefillParams, num_kv_heads) - 176usize];
     ["Offset of field: KvPrefillParams::group_size"]
-        [::core::mem::offset_of!(KvPrefillParams, group_size) - 148usize];
+        [::core::mem::offset_of!(KvPrefillParams, group_size) - 180usize];
     ["Offset of field: KvPrefillParams::tokens"]
-        [::core::mem::offset_of!(KvPrefillParams, tokens) - 152usize];
+        [::core::mem::offset_of!(KvPrefillParams, tokens) - 184usize];
     ["Offset of field: KvPrefillParams::row_tiles"]
-        [::core::mem::offset_of!(KvPrefillParams, row_tiles) - 156usize];
+        [::core::mem::offset_of!(KvPrefillParams, row_tiles) - 188usize];
     ["Offset of field: KvPrefillParams::sliding_window"]
-        [::core::mem::offset_of!(KvPrefillParams, sliding_window) - 160usize];
+        [::core::mem::offset_of!(KvPrefillParams, sliding_window) - 192usize];
     ["Offset of field: KvPrefillParams::score_scale"]
-        [::core::mem::offset_of!(KvPrefillParams, score_scale) - 164usize];
+        [::core::mem::offset_of!(KvPrefillParams, score_scale) - 196usize];
     ["Offset of field: KvPrefillParams::soft_cap"]
-        [::core::mem::offset_of!(KvPrefillParams, soft_cap) - 168usize];
+        [::core::mem::offset_of!(KvPrefillParams, soft_cap) - 200usize];
     ["Offset of field: KvPrefillParams::soft_cap_scale"]
-        [::core::mem::offset_of!(KvPrefillParams, soft_cap_scale) - 172usize];
+        [::core::mem::offset_of!(KvPrefillParams, soft_cap_scale) - 204usize];
 };

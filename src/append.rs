@@ -3,8 +3,9 @@
 use cudarc::driver::CudaStream;
 
 use crate::abi;
-use crate::cache::CacheMut;
-use crate::dtype::Element;
+use crate::cache_types::CacheTypes;
+use crate::cache_view::CacheMut;
+use crate::dtype::{Element, Stores};
 use crate::error::{Error, Result};
 use crate::module::Kernels;
 use crate::plan::Plan;
@@ -22,13 +23,16 @@ impl Kernels {
     /// [packed](NewTokens::Packed) step; other orders by [`Tokens`].
     ///
     /// A sequence without room for all its new tokens is left untouched and flagged in its status word.
-    pub fn append<'a, T: Element>(
+    /// A cache of a byte an element has them quantised on the way: int8 by `scale = absmax / 127` of each vector, fp8 by
+    /// `absmax / 448`, bit for bit as [`reference::quantize`](crate::reference::quantize()) does, divided by the cache's
+    /// channel scales first where it has some. Elements that are not finite are counted in the sequence's status word.
+    pub fn append<'a, T: Element, K: Stores<T>, V: Stores<T>>(
         &'a self,
         k: impl Into<Tokens<'a, T>>,
         v: impl Into<Tokens<'a, T>>,
-        cache: impl Into<CacheMut<'a, T>>,
+        cache: impl Into<CacheMut<'a, K, V>>,
         step: Step<'a>,
-    ) -> Append<'a, T> {
+    ) -> Append<'a, T, K, V> {
         Append {
             kernels: self,
             k: k.into(),
@@ -42,16 +46,16 @@ impl Kernels {
 
 /// An append to be launched.
 #[must_use = "nothing is appended until it is launched"]
-pub struct Append<'a, T> {
+pub struct Append<'a, T, K = T, V = T> {
     pub(crate) kernels: &'a Kernels,
     pub(crate) k: Tokens<'a, T>,
     pub(crate) v: Tokens<'a, T>,
-    pub(crate) cache: CacheMut<'a, T>,
+    pub(crate) cache: CacheMut<'a, K, V>,
     pub(crate) step: Step<'a>,
     pub(crate) rope: Option<&'a Rope<'a>>,
 }
 
-impl<'a, T: Element> Append<'a, T> {
+impl<'a, T: Element, K: Stores<T>, V: Stores<T>> Append<'a, T, K, V> {
     /// Turns each new token's K by its position on the way to the cache. `k` itself stays as it is.
     pub fn rope(mut self, rope: &'a Rope<'a>) -> Self {
         self.rope = Some(rope);
@@ -64,16 +68,22 @@ impl<'a, T: Element> Append<'a, T> {
     /// Those of [`launch`](Self::launch) that concern shapes.
     pub fn plan(&self) -> Result<Option<Plan>> {
         let shape = self.cache.shape();
+        let types = CacheTypes::of::<T, K, V>()?;
+        self.cache.check()?;
         check_step(&self.step, shape)?;
         let rows = rows(&self.step, shape)?;
         if let Some(rope) = self.rope {
             rope.check(shape.head_dim, self.step.max_seq_len())?;
         }
-        Ok((rows > 0).then(|| match self.rope {
-            None => Plan::append(rows, T::DTYPE, shape.head_dim),
-            Some(_) => {
-                let heads = shape.num_kv_heads as u32; // a factor of rows
-                Plan::append_rope(rows / heads, heads, T::DTYPE, shape.head_dim)
+        let heads = shape.num_kv_heads as u32;
+        let tokens = rows / heads;
+        Ok((rows > 0).then(|| {
+            if types.are_scaled() {
+                Plan::append_quantized(tokens, heads, shape.head_dim)
+            } else if self.rope.is_some() {
+                Plan::append_rope(tokens, heads, T::DTYPE, shape.head_dim)
+            } else {
+                Plan::append(rows, T::DTYPE, shape.head_dim)
             }
         }))
     }
@@ -84,7 +94,7 @@ impl<'a, T: Element> Append<'a, T> {
     /// [`Error::OtherContext`] for the stream or any slice; [`Error::Mismatch`] where the step's batch is not the
     /// cache's or its capacity is larger, or where RoPE turns more channels than `head_dim` or has tables of fewer
     /// positions than the step's capacity; [`Error::TooLarge`] for more vectors than are indexed; [`Error::Length`] and
-    /// [`Error::Stride`] for k and v; [`Error::Misaligned`] for k, v and the cache; [`Error::Driver`] from the launch.
+    /// [`Error::Stride`] for k and v; [`Error::NoScale`] and [`Error::CacheTypes`] for the cache; [`Error::Misaligned`] for k, v and the cache; [`Error::Driver`] from the launch.
     pub fn launch(mut self, stream: &CudaStream) -> Result<()> {
         self.kernels.check_stream(stream)?;
         let plan = self.plan()?;
@@ -106,6 +116,9 @@ impl<'a, T: Element> Append<'a, T> {
             k_new: k_strides.abi(k),
             v_new: v_strides.abi(v),
             rope: rope.as_ref().map_or(NO_ROPE, |(rope, _)| *rope),
+            element: T::DTYPE.abi(),
+            k_dtype: K::DTYPE.abi(),
+            v_dtype: V::DTYPE.abi(),
             num_kv_heads: shape.num_kv_heads as i32,
             rows: rows(&self.step, shape)? as i32,
         };

@@ -6,10 +6,10 @@ use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 use crate::abi;
 use crate::append::{Append, check_step};
 use crate::attention::{Options, check_outputs};
-use crate::cache::{CacheMut, CacheRef};
+use crate::cache_view::{CacheMut, CacheRef};
 use crate::decode_plan::DecodeShape;
 use crate::divisor::divisor;
-use crate::dtype::Element;
+use crate::dtype::{Element, Stores};
 use crate::error::{Error, Result};
 use crate::module::Kernels;
 use crate::plan::Plan;
@@ -29,14 +29,16 @@ impl Kernels {
     /// [`MAX_GROUP_SIZE`](crate::MAX_GROUP_SIZE). With [`query_tokens`](Decode::query_tokens) there are more of them.
     ///
     /// A query that sees no token gives zeros. What lies behind a sequence's tokens is not read.
-    pub fn decode<'a, T: Element>(
+    ///
+    /// Over a cache of a byte an element, `K[t]` and `V[t]` are what its payload and scales stand for.
+    pub fn decode<'a, T: Element, K: Stores<T>, V: Stores<T>>(
         &'a self,
         q: impl Into<Tokens<'a, T>>,
         num_q_heads: usize,
-        cache: impl Into<CacheRef<'a, T>>,
+        cache: impl Into<CacheRef<'a, K, V>>,
         step: Step<'a>,
         out: &'a mut impl DevicePtrMut<T>,
-    ) -> Decode<'a, T> {
+    ) -> Decode<'a, T, K, V> {
         Decode::new(
             self,
             q.into(),
@@ -57,7 +59,7 @@ impl Kernels {
     }
 }
 
-impl<'a, T: Element> Append<'a, T> {
+impl<'a, T: Element, K: Stores<T>, V: Stores<T>> Append<'a, T, K, V> {
     /// Attention in the same launch: appends the step's new tokens, and attends with them to all the tokens that their
     /// sequence holds, themselves included.
     ///
@@ -72,7 +74,7 @@ impl<'a, T: Element> Append<'a, T> {
         q: impl Into<Tokens<'a, T>>,
         num_q_heads: usize,
         out: &'a mut impl DevicePtrMut<T>,
-    ) -> Decode<'a, T> {
+    ) -> Decode<'a, T, K, V> {
         let (kernels, step, rope) = (self.kernels, self.step, self.rope);
         let source = Source::Appended {
             k: self.k,
@@ -88,11 +90,11 @@ impl<'a, T: Element> Append<'a, T> {
 
 /// A decode attention to be launched.
 #[must_use = "nothing is attended to until it is launched"]
-pub struct Decode<'a, T> {
+pub struct Decode<'a, T, K = T, V = T> {
     kernels: &'a Kernels,
     q: Tokens<'a, T>,
     num_q_heads: usize,
-    source: Source<'a, T>,
+    source: Source<'a, T, K, V>,
     step: Step<'a>,
     out: &'a mut dyn DevicePtrMut<T>,
     options: Options<'a>,
@@ -104,21 +106,21 @@ pub struct Decode<'a, T> {
 }
 
 /// Where the step's new tokens are.
-enum Source<'a, T> {
-    Cached(CacheRef<'a, T>),
+enum Source<'a, T, K, V> {
+    Cached(CacheRef<'a, K, V>),
     Appended {
         k: Tokens<'a, T>,
         v: Tokens<'a, T>,
-        cache: CacheMut<'a, T>,
+        cache: CacheMut<'a, K, V>,
     },
 }
 
-impl<'a, T: Element> Decode<'a, T> {
+impl<'a, T: Element, K: Stores<T>, V: Stores<T>> Decode<'a, T, K, V> {
     fn new(
         kernels: &'a Kernels,
         q: Tokens<'a, T>,
         num_q_heads: usize,
-        source: Source<'a, T>,
+        source: Source<'a, T, K, V>,
         step: Step<'a>,
         out: &'a mut dyn DevicePtrMut<T>,
     ) -> Self {
@@ -212,6 +214,10 @@ impl<'a, T: Element> Decode<'a, T> {
     /// # Errors
     /// Those of [`launch`](Self::launch) that concern shapes.
     pub fn plan(&self) -> Result<Plan> {
+        match &self.source {
+            Source::Cached(cache) => cache.check()?,
+            Source::Appended { cache, .. } => cache.check()?,
+        }
         check_step(&self.step, self.cache_shape())?;
         let shape = self.shape()?;
         if let Some(rope) = self.rope {
@@ -258,6 +264,8 @@ impl<'a, T: Element> Decode<'a, T> {
                 ..cache
             },
             dtype: T::DTYPE,
+            k_dtype: K::DTYPE,
+            v_dtype: V::DTYPE,
             num_q_heads: self.num_q_heads,
             query_tokens,
             sliding_window: self.options.sliding_window,
@@ -286,7 +294,7 @@ impl<'a, T: Element> Decode<'a, T> {
     /// cache's or its capacity is larger; [`Error::HeadsNotDivisible`], [`Error::GroupSize`];
     /// [`Error::Zero`] and [`Error::TooLarge`] for query tokens, splits, the window and new tokens;
     /// [`Error::Mismatch`] for RoPE of more channels than `head_dim` or of tables of fewer positions than the capacity;
-    /// [`Error::Packed`] for a packed step to be appended; [`Error::Workspace`] for splits without room;
+    /// [`Error::NoScale`] and [`Error::CacheTypes`] for the cache; [`Error::Packed`] for a packed step to be appended; [`Error::Workspace`] for splits without room;
     /// [`Error::Length`] for q, k, v, out, lse, sinks and slopes; [`Error::Stride`] for q, k and v;
     /// [`Error::NotFinite`] and [`Error::NotPositive`] for scale and cap; [`Error::Misaligned`] for q, k, v, out, the
     /// cache and the workspace; [`Error::Driver`] from the launch.
@@ -358,6 +366,7 @@ impl<'a, T: Element> Decode<'a, T> {
             k_new: k_strides.abi(k_new),
             v_new: v_strides.abi(v_new),
             rope: rope.as_ref().map_or(NO_ROPE, |(rope, _)| *rope),
+            element: T::DTYPE.abi(),
             out: out as *mut _,
             lse: lse as *mut f32,
             partials: partials as *mut f32,

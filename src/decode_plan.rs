@@ -1,8 +1,8 @@
 //! How decode is shared out over a GPU.
 
 use crate::abi;
+use crate::cache_types::CacheTypes;
 use crate::dtype::Dtype;
-use crate::embedded::DECODE_VARIANTS;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::plan::{Kernel, Plan};
@@ -16,14 +16,31 @@ const WARPS: u32 = abi::KV_DECODE_THREADS / 32;
 /// Tiles of K or V in a warp's ring: kSlots of kernels/attention.cuh.
 const SLOTS: u32 = 3;
 
-/// Tokens of a tile: kTokens of kernels/attention.cuh.
-fn tile_tokens(head_dim: u32) -> u32 {
-    if head_dim <= 128 { 32 } else { 16 }
+/// Tokens of a tile: kTileTokens of kernels/attention.cuh.
+fn tile_tokens(k: Dtype, v: Dtype, head_dim: u32) -> u32 {
+    let widest = k.size().max(v.size()) as u32;
+    if head_dim * widest <= 256 { 32 } else { 16 }
 }
 
-/// Shared memory of a block: its warps' rings.
-pub(crate) fn ring_bytes(dtype: Dtype, head_dim: u32) -> u32 {
-    WARPS * SLOTS * tile_tokens(head_dim) * head_dim * dtype.size() as u32
+/// A tile of K or V, and its scales where one of them has some: a slot of a warp's ring.
+fn slot_bytes(k: Dtype, v: Dtype, head_dim: u32) -> u32 {
+    let widest = k.size().max(v.size()) as u32;
+    let scales = if k.is_scaled() || v.is_scaled() {
+        128
+    } else {
+        0
+    };
+    tile_tokens(k, v, head_dim) * head_dim * widest + scales
+}
+
+/// Shared memory of a block, as kernels/decode.cuh has it: its warps' rings or, where that is more, what merging them
+/// takes beside the first one's.
+pub(crate) fn shared_bytes(k: Dtype, v: Dtype, head_dim: u32, columns: u32) -> u32 {
+    let slot = slot_bytes(k, v, head_dim);
+    let ring = SLOTS * slot;
+    // A row of output, its maximum and its sum, of each warp and of the new tokens; and a flag.
+    let merge = (WARPS + 1) * columns * (4 * (head_dim + 4) + 8) + 4;
+    (WARPS * ring).max(ring + merge.next_multiple_of(16) + slot)
 }
 
 /// What a decode attends to and with: all that its [plan](Self::plan) is made from, besides the GPU.
@@ -31,8 +48,12 @@ pub(crate) fn ring_bytes(dtype: Dtype, head_dim: u32) -> u32 {
 pub struct DecodeShape {
     /// The cache of one layer. Its `max_seq_len` bounds the work that is planned for.
     pub cache: CacheShape,
-    /// Element type of q, K, V and the output.
+    /// Element type of q and the output.
     pub dtype: Dtype,
+    /// What K is stored as.
+    pub k_dtype: Dtype,
+    /// What V is stored as.
+    pub v_dtype: Dtype,
     /// Query heads, a multiple of the cache's KV heads.
     pub num_q_heads: usize,
     /// Query tokens of a sequence, 1 to [`MAX_QUERY_TOKENS`].
@@ -81,7 +102,7 @@ impl DecodeShape {
         let plan = self.plan_of(units, 1);
         let resident = plan.blocks_per_sm(gpu);
         let head_dim = self.cache.head_dim as u32;
-        let round = WARPS * tile_tokens(head_dim);
+        let round = self.round();
         let rows = (self.rows() as u32).min(units.columns);
         let work = Work {
             units: units.count,
@@ -89,7 +110,7 @@ impl DecodeShape {
             sm_count: gpu.sm_count,
             wave: gpu.sm_count * resident.max(1),
             merge: f64::from(4 * rows * partial_floats(head_dim))
-                / f64::from(2 * round * head_dim * self.dtype.size() as u32),
+                / f64::from(round * head_dim * (self.k_dtype.size() + self.v_dtype.size()) as u32),
         };
         let most = MAX_INDEX as u32 / units.count;
         Ok(self.plan_of(units, work.splits(limit.min(most))))
@@ -97,7 +118,8 @@ impl DecodeShape {
 
     fn plan_of(&self, units: Units, num_splits: u32) -> Plan {
         let kernel = Kernel::Decode {
-            dtype: self.dtype,
+            k: self.k_dtype,
+            v: self.v_dtype,
             head_dim: self.cache.head_dim as u32,
             columns: units.columns,
         };
@@ -117,7 +139,12 @@ impl DecodeShape {
     /// As [`plan`](Self::plan).
     pub fn bytes_in_flight_per_sm(&self, gpu: &Gpu) -> Result<u32> {
         let plan = self.plan_with(1)?;
-        Ok(plan.blocks_per_sm(gpu) * plan.shared_bytes / SLOTS * (SLOTS - 1))
+        // K and V take turns in the slots: two tiles under way are one of each.
+        let (k, v) = (self.k_dtype, self.v_dtype);
+        let head_dim = self.cache.head_dim as u32;
+        let scales = [k, v].map(|dtype| if dtype.is_scaled() { 4 } else { 0 });
+        let of_token = head_dim * (k.size() + v.size()) as u32 + scales[0] + scales[1];
+        Ok(plan.blocks_per_sm(gpu) * self.round() * of_token)
     }
 
     /// What a [`Workspace`](crate::Workspace) holds for a launch of so many splits.
@@ -150,6 +177,11 @@ impl DecodeShape {
         units.count as usize * floats as usize
     }
 
+    /// Tokens that a block's warps take at a time.
+    fn round(&self) -> u32 {
+        WARPS * tile_tokens(self.k_dtype, self.v_dtype, self.cache.head_dim as u32)
+    }
+
     /// Query rows that share a KV head.
     fn rows(&self) -> usize {
         self.query_tokens * self.num_q_heads / self.cache.num_kv_heads
@@ -166,15 +198,15 @@ impl DecodeShape {
     /// The fewest row groups, so that K and V are read as seldom as can be, and no wider than needed.
     pub(crate) fn units(&self) -> Result<Units> {
         let shape = &self.cache;
+        CacheTypes::new(self.dtype, self.k_dtype, self.v_dtype)?;
         shape.check(self.dtype)?;
         shape.group_size(self.num_q_heads)?;
         at_least_one("query_tokens", self.query_tokens)?;
         at_most("query_tokens", self.query_tokens as u128, MAX_QUERY_TOKENS)?;
         let rows = self.rows();
-        let built = DECODE_VARIANTS
-            .iter()
-            .filter(|&&(head_dim, _)| head_dim as usize == shape.head_dim)
-            .map(|&(_, columns)| columns as usize);
+        let built = CacheTypes::variants(self.k_dtype, self.v_dtype)
+            .filter(|&(head_dim, _)| head_dim as usize == shape.head_dim)
+            .map(|(_, columns)| columns as usize);
         let columns = built
             .min_by_key(|&columns| (rows.div_ceil(columns), columns))
             .ok_or(Error::NoKernels)?;
@@ -212,6 +244,8 @@ mod tests {
                 head_dim,
             },
             dtype: Dtype::F16,
+            k_dtype: Dtype::F16,
+            v_dtype: Dtype::F16,
             num_q_heads: num_kv_heads * group_size,
             query_tokens: 1,
             sliding_window: None,
@@ -295,11 +329,14 @@ mod tests {
     #[test]
     fn every_plan_is_of_a_kernel_there_is_and_fits_every_device() {
         let all: Vec<_> = Kernel::all().collect();
-        for &dtype in Dtype::ALL {
+        for (k_dtype, v_dtype) in CacheTypes::kernels() {
             for &head_dim in crate::shape::HEAD_DIMS {
                 for group_size in 1..=crate::shape::MAX_GROUP_SIZE {
+                    let own = [k_dtype, v_dtype].into_iter().find(|t| !t.is_scaled());
                     let shape = DecodeShape {
-                        dtype,
+                        dtype: own.unwrap_or(Dtype::Bf16),
+                        k_dtype,
+                        v_dtype,
                         ..shape(1, 1, group_size, head_dim)
                     };
                     let plan = shape.plan(&Gpu::L4).expect("a plan");
@@ -328,8 +365,7 @@ mod tests {
                         shape.cache.max_seq_len = max_seq_len;
                         let plan = shape.plan(&gpu).expect("a plan");
                         let units = shape.units().expect("units").count;
-                        let rounds =
-                            (max_seq_len as u32).div_ceil(WARPS * tile_tokens(head_dim as u32));
+                        let rounds = (max_seq_len as u32).div_ceil(shape.round());
                         let least = |blocks: u32, rounds: u32| {
                             (0.9 * f64::from(blocks)).min((units * rounds.max(1)).into())
                         };

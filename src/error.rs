@@ -130,6 +130,37 @@ pub enum Error {
         got: usize,
     },
 
+    /// No kernel was built for these types of K and V together.
+    #[error("a cache of {k} keys and {v} values under {element} queries: {supported}")]
+    CacheTypes {
+        /// Element type of q, new vectors and the output.
+        element: Dtype,
+        /// What K is stored as.
+        k: Dtype,
+        /// What V is stored as.
+        v: Dtype,
+        /// Which go together.
+        supported: &'static str,
+    },
+
+    /// A cache of one byte an element came without the scales of its vectors.
+    #[error("{argument} is missing: vectors of {dtype} have a scale each")]
+    NoScale {
+        /// The scales.
+        argument: &'static str,
+        /// What the cache stores.
+        dtype: Dtype,
+    },
+
+    /// Scales were given for vectors that have none.
+    #[error("{argument} is given, but vectors of {dtype} are not scaled")]
+    NotScaled {
+        /// The scales.
+        argument: &'static str,
+        /// What the cache stores.
+        dtype: Dtype,
+    },
+
     /// Two arguments disagree.
     #[error("{argument} is {value}, but {other} is {other_value}")]
     Mismatch {

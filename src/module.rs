@@ -1,6 +1,7 @@
 //! The kernels, loaded into a context and ready to launch.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -161,29 +162,13 @@ impl Loaded {
                 minor,
             });
         }
-        let append = load(context, embedded::APPEND)?;
-        let advance = load(context, embedded::ADVANCE)?;
-        let merge = load(context, embedded::MERGE)?;
-        let decode_f16 = load(context, embedded::DECODE_F16)?;
-        let decode_bf16 = load(context, embedded::DECODE_BF16)?;
-        let rope = load(context, embedded::ROPE)?;
-        let prefill_f16 = load(context, embedded::PREFILL_F16)?;
-        let prefill_bf16 = load(context, embedded::PREFILL_BF16)?;
+        let mut modules = HashMap::new();
         let functions = Kernel::all()
             .map(|kernel| {
-                let module = match kernel {
-                    Kernel::Append { .. } | Kernel::AppendRope { .. } => &append,
-                    Kernel::Advance => &advance,
-                    Kernel::Merge { .. } => &merge,
-                    Kernel::Decode { dtype, .. } => match dtype {
-                        Dtype::F16 => &decode_f16,
-                        Dtype::Bf16 => &decode_bf16,
-                    },
-                    Kernel::Rope { .. } => &rope,
-                    Kernel::Prefill { dtype, .. } => match dtype {
-                        Dtype::F16 => &prefill_f16,
-                        Dtype::Bf16 => &prefill_bf16,
-                    },
+                let image = image_of(kernel);
+                let module = match modules.entry(image.as_ptr()) {
+                    Entry::Occupied(loaded) => loaded.into_mut(),
+                    Entry::Vacant(vacant) => vacant.insert(load(context, image)?),
                 };
                 let function = module
                     .load_function(&kernel.to_string())
@@ -205,6 +190,33 @@ impl Loaded {
             gpu: Gpu::of(context)?,
             functions,
         })
+    }
+}
+
+/// The image that holds a kernel.
+fn image_of(kernel: Kernel) -> &'static [u8] {
+    match kernel {
+        Kernel::Append { .. } | Kernel::AppendRope { .. } => embedded::APPEND,
+        Kernel::AppendQuantized { .. } => &[],
+        Kernel::Advance => embedded::ADVANCE,
+        Kernel::Merge { .. } => embedded::MERGE,
+        Kernel::Rope { .. } => embedded::ROPE,
+        Kernel::Decode { k, v, .. } => match (k, v) {
+            (Dtype::F16, Dtype::F16) => embedded::DECODE_F16,
+            (Dtype::Bf16, Dtype::Bf16) => embedded::DECODE_BF16,
+            (Dtype::I8, Dtype::I8) => &[],
+            (Dtype::F8E4M3, Dtype::F8E4M3) => &[],
+            (Dtype::F16, _) | (_, Dtype::F16) => &[],
+            (Dtype::Bf16, _) | (_, Dtype::Bf16) => &[],
+            // No kernel is of these: CacheTypes.
+            (Dtype::I8, Dtype::F8E4M3) | (Dtype::F8E4M3, Dtype::I8) => &[],
+        },
+        Kernel::Prefill { dtype, .. } => match dtype {
+            Dtype::F16 => embedded::PREFILL_F16,
+            Dtype::Bf16 => embedded::PREFILL_BF16,
+            // No kernel is of these: Kernel::all.
+            Dtype::I8 | Dtype::F8E4M3 => &[],
+        },
     }
 }
 

@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use crate::abi;
+use crate::cache_types::CacheTypes;
 use crate::decode_plan;
 use crate::dtype::Dtype;
-use crate::embedded::{DECODE_VARIANTS, HEAD_DIMS, RESOURCES};
+use crate::embedded::{HEAD_DIMS, RESOURCES};
 use crate::gpu::Gpu;
 use crate::prefill_plan;
 
@@ -139,10 +140,18 @@ pub enum Kernel {
         /// Elements of a vector.
         head_dim: u32,
     },
+    /// Copies new vectors into the cache, quantised, those of K turned by RoPE where asked.
+    AppendQuantized {
+        /// Elements of a vector.
+        head_dim: u32,
+    },
     /// Attention of one token a sequence.
     Decode {
-        /// Element type of q, K, V and the output.
-        dtype: Dtype,
+        /// What K is stored as.
+        k: Dtype,
+        /// What V is stored as. Where both are of a byte an element, q and the output are of either type; else they are
+        /// of the type that K or V has.
+        v: Dtype,
         /// Elements of a vector.
         head_dim: u32,
         /// Query rows of a block.
@@ -160,17 +169,16 @@ impl Kernel {
     pub fn all() -> impl Iterator<Item = Kernel> {
         let head_dims = || HEAD_DIMS.iter().map(|&head_dim| head_dim as u32);
         let appends = head_dims().map(|head_dim| Kernel::Append { bits: 16, head_dim });
-        let decodes = Dtype::ALL.iter().flat_map(|&dtype| {
-            DECODE_VARIANTS
-                .iter()
-                .map(move |&(head_dim, columns)| Kernel::Decode {
-                    dtype,
-                    head_dim,
-                    columns,
-                })
+        let decodes = CacheTypes::kernels().flat_map(|(k, v)| {
+            CacheTypes::variants(k, v).map(move |(head_dim, columns)| Kernel::Decode {
+                k,
+                v,
+                head_dim,
+                columns,
+            })
         });
-        let merges = Dtype::ALL.iter().map(|&dtype| Kernel::Merge { dtype });
-        let by_vector = Dtype::ALL.iter().flat_map(move |&dtype| {
+        let merges = Dtype::ELEMENTS.iter().map(|&dtype| Kernel::Merge { dtype });
+        let by_vector = Dtype::ELEMENTS.iter().flat_map(move |&dtype| {
             head_dims().flat_map(move |head_dim| {
                 [
                     Kernel::Rope { dtype, head_dim },
@@ -190,11 +198,15 @@ impl Kernel {
     pub(crate) fn dynamic_shared_bytes(self) -> u32 {
         match self {
             Kernel::Decode {
-                dtype, head_dim, ..
-            } => decode_plan::ring_bytes(dtype, head_dim),
+                k,
+                v,
+                head_dim,
+                columns,
+            } => decode_plan::shared_bytes(k, v, head_dim, columns),
             Kernel::Prefill { dtype, head_dim } => prefill_plan::shared_bytes(dtype, head_dim),
             Kernel::Append { .. }
             | Kernel::AppendRope { .. }
+            | Kernel::AppendQuantized { .. }
             | Kernel::Merge { .. }
             | Kernel::Rope { .. }
             | Kernel::Advance => 0,
@@ -254,11 +266,19 @@ impl fmt::Display for Kernel {
             Kernel::Advance => f.write_str("kv_advance"),
             Kernel::Prefill { dtype, head_dim } => write!(f, "kv_prefill_{dtype}_d{head_dim}"),
             Kernel::Rope { dtype, head_dim } => write!(f, "kv_rope_{dtype}_d{head_dim}"),
+            Kernel::AppendQuantized { head_dim } => write!(f, "kv_append_quantized_d{head_dim}"),
             Kernel::Decode {
-                dtype,
+                k,
+                v,
                 head_dim,
                 columns,
-            } => write!(f, "kv_decode_{dtype}_d{head_dim}_n{columns}"),
+            } if k == v => write!(f, "kv_decode_{k}_d{head_dim}_n{columns}"),
+            Kernel::Decode {
+                k,
+                v,
+                head_dim,
+                columns,
+            } => write!(f, "kv_decode_{k}_{v}_d{head_dim}_n{columns}"),
             Kernel::Merge { dtype } => write!(f, "kv_merge_{dtype}"),
         }
     }

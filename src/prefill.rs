@@ -5,7 +5,7 @@ use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 use crate::abi;
 use crate::append::{check_step, extent};
 use crate::attention::{Options, check_outputs};
-use crate::cache::CacheRef;
+use crate::cache_view::CacheRef;
 use crate::dtype::Element;
 use crate::error::Result;
 use crate::module::Kernels;

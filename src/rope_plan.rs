@@ -35,6 +35,16 @@ impl Plan {
         let units = tokens * units_of_heads(num_kv_heads);
         by_units(kernel, units, dtype, head_dim)
     }
+
+    /// append to a cache of a byte an element, with rope or without: K and V of so many tokens and heads.
+    pub(crate) fn append_quantized(tokens: u32, num_kv_heads: u32, head_dim: usize) -> Plan {
+        let kernel = Kernel::AppendQuantized {
+            head_dim: head_dim as u32,
+        };
+        let units = tokens * units_of_heads(num_kv_heads);
+        // New vectors are of two bytes an element, whichever.
+        by_units(kernel, units, Dtype::F16, head_dim)
+    }
 }
 
 /// Units that share the heads of a token.
@@ -82,7 +92,7 @@ mod tests {
     #[test]
     fn every_plan_is_of_a_kernel_there_is() {
         let all: Vec<_> = Kernel::all().collect();
-        for &dtype in Dtype::ALL {
+        for &dtype in Dtype::ELEMENTS {
             for &head_dim in crate::shape::HEAD_DIMS {
                 assert!(all.contains(&Plan::rope(1, 1, 1, dtype, head_dim).kernel));
                 assert!(all.contains(&Plan::append_rope(1, 1, dtype, head_dim).kernel));

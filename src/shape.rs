@@ -56,12 +56,20 @@ impl CacheShape {
         Ok(elements as usize)
     }
 
-    /// Bytes of K and V together.
+    /// Bytes of K and V together, their scales included.
     ///
     /// # Errors
     /// As [`check`](Self::check), without looking at the head dimension.
     pub fn bytes(&self, dtype: Dtype) -> Result<usize> {
-        Ok(2 * dtype.size() * self.elements()?)
+        let elements = self.elements()?;
+        let scales = if dtype.is_scaled() { self.vectors() } else { 0 };
+        Ok(2 * (dtype.size() * elements + size_of::<f32>() * scales))
+    }
+
+    /// Vectors of K (and as many of V): as many scales has a cache that stores a byte an element. The product has been
+    /// checked.
+    pub(crate) fn vectors(&self) -> usize {
+        self.batch * self.num_kv_heads * self.max_seq_len
     }
 
     /// Whether there are kernels for this shape.
@@ -157,6 +165,11 @@ mod tests {
             head_dim: 128,
         };
         assert_eq!(gpt3.bytes(Dtype::F16).map(|b| 96 * b), Ok(9_663_676_416));
+        // Half of it, and 4 bytes of scale for each 128.
+        assert_eq!(
+            gpt3.bytes(Dtype::I8).map(|b| 96 * b),
+            Ok(9_663_676_416 / 2 + 9_663_676_416 / 64)
+        );
     }
 
     #[test]

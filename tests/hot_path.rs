@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use half::f16;
 use kv_kernels::{
-    CacheShape, DecodeShape, Dtype, Element, Kernels, KvCache, Lengths, NewTokens, PairStyle,
-    Partials, Result, Rope, RopeFrequencies, Workspace,
+    CacheShape, DecodeShape, Dtype, Kernels, KvCache, Lengths, NewTokens, PairStyle, Partials,
+    Result, Rope, RopeFrequencies, Storage, Workspace,
 };
 
 /// The system's allocator, counting what each thread asks it for.
@@ -69,6 +69,8 @@ fn an_operation_is_one_launch_and_no_allocation() {
     let shape = DecodeShape {
         cache: SHAPE,
         dtype: f16::DTYPE,
+        k_dtype: f16::DTYPE,
+        v_dtype: f16::DTYPE,
         num_q_heads: NUM_Q_HEADS,
         query_tokens: 1,
         sliding_window: None,

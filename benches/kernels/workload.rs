@@ -6,7 +6,7 @@ use std::sync::Arc;
 use half::f16;
 use kv_kernels::cudarc::driver::{CudaSlice, CudaStream};
 use kv_kernels::{
-    CacheShape, DecodeShape, Element, Kernels, KvCache, Lengths, NewTokens, Result, Workspace,
+    CacheShape, DecodeShape, Kernels, KvCache, Lengths, NewTokens, Result, Storage, Workspace,
 };
 
 /// An operation of one layer.
@@ -131,6 +131,8 @@ impl Workload {
         let size = kernels.workspace_size(&DecodeShape {
             cache: case.shape(),
             dtype: f16::DTYPE,
+            k_dtype: f16::DTYPE,
+            v_dtype: f16::DTYPE,
             num_q_heads: case.num_q_heads(),
             query_tokens: 1,
             sliding_window: None,

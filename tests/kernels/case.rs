@@ -195,6 +195,8 @@ impl Case {
         let shape = DecodeShape {
             cache: self.shape,
             dtype: T::DTYPE,
+            k_dtype: T::DTYPE,
+            v_dtype: T::DTYPE,
             num_q_heads: self.shape.num_kv_heads * self.group_size,
             query_tokens: self.query_tokens.max(1),
             sliding_window: None,

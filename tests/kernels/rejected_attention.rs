@@ -131,6 +131,8 @@ fn splits_without_room() {
     let shape = DecodeShape {
         cache: SHAPE,
         dtype: Dtype::F16,
+        k_dtype: Dtype::F16,
+        v_dtype: Dtype::F16,
         num_q_heads: NUM_Q_HEADS,
         query_tokens: 1,
         sliding_window: None,

@@ -92,9 +92,9 @@ fn replace<T: Clone>(axis: &mut Vec<T>, given: &[T]) {
 }
 
 fn dtype(word: &str) -> Result<Dtype, String> {
-    let known = Dtype::ALL.iter().find(|dtype| dtype.name() == word);
+    let known = Dtype::ELEMENTS.iter().find(|dtype| dtype.name() == word);
     known.copied().ok_or_else(|| {
-        let names: Vec<_> = Dtype::ALL.iter().map(|dtype| dtype.name()).collect();
+        let names: Vec<_> = Dtype::ELEMENTS.iter().map(|dtype| dtype.name()).collect();
         format!("expected one of {}", names.join(", "))
     })
 }

@@ -188,6 +188,8 @@ impl<'d, T: Number> Prepared<'d, T> {
         let shape = DecodeShape {
             cache: config.shape(),
             dtype: T::DTYPE,
+            k_dtype: T::DTYPE,
+            v_dtype: T::DTYPE,
             num_q_heads: config.num_q_heads(),
             query_tokens: 1,
             sliding_window: None,

@@ -40,7 +40,7 @@ pub fn usual() -> Axes {
 pub fn all() -> Axes {
     Axes {
         op: vec![Operation::Decode, Operation::Append, Operation::Step],
-        dtype: Dtype::ALL.to_vec(),
+        dtype: Dtype::ELEMENTS.to_vec(),
         head_dim: vec![64, 128],
         batch: vec![1, 7, 64],
         num_splits: vec![Splits::Fixed(1), Splits::Fixed(8), Splits::Planned],

@@ -148,7 +148,7 @@ fn kernels<T: CacheElement>(
         head_dim: config.head_dim,
     };
     let attention = KernelAttention::new(&device.context, config, shape)?;
-    let bytes = Dtype::ALL
+    let bytes = Dtype::ELEMENTS
         .iter()
         .map(|&dtype| {
             Ok(format!(
@@ -159,7 +159,7 @@ fn kernels<T: CacheElement>(
         .collect::<kv_kernels::Result<Vec<String>>>()?;
     eprintln!(
         "cache: {}, room for {max_seq_len} tokens; bytes of K and V in {} layers: {}",
-        <T as kv_kernels::Element>::DTYPE,
+        <T as kv_kernels::Storage>::DTYPE,
         config.num_layers,
         bytes.join(", ")
     );

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor, WithDType};
 use kv_kernels::cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use kv_kernels::{
     CacheShape, DecodeShape, Element, Kernels, KvCache, Lengths, NewTokens, PairStyle, Rope,
-    RopeFrequencies, Workspace,
+    RopeFrequencies, Storage, Workspace,
 };
 
 use super::Attention;
@@ -47,7 +47,9 @@ impl<T: CacheElement> KernelAttention<T> {
             .collect::<kv_kernels::Result<_>>()?;
         let workspace = kernels.workspace_size(&DecodeShape {
             cache: shape,
-            dtype: <T as Element>::DTYPE,
+            dtype: <T as Storage>::DTYPE,
+            k_dtype: <T as Storage>::DTYPE,
+            v_dtype: <T as Storage>::DTYPE,
             num_q_heads: config.num_q_heads,
             query_tokens: 1,
             sliding_window: None,
