@@ -28,12 +28,17 @@
 #define KV_MERGE_THREADS 128
 #define KV_ROPE_THREADS 128
 #define KV_PREFILL_THREADS 128
+#define KV_QUANTIZE_THREADS 256
+#define KV_STATISTICS_THREADS 128
 
 /* Query rows (heads of query tokens) that a block of prefill takes. */
 #define KV_PREFILL_ROWS 64
 
 /* Most heads of a token that one thread of rope, or of append with rope, turns. */
 #define KV_ROPE_PASSES 4
+
+/* Vectors that the lanes of one take in quantize and dequantize. */
+#define KV_QUANTIZE_PASSES 4
 
 /* Flags of a sequence's status word. */
 #define KV_STATUS_CAPACITY 1 /* the step would have passed max_seq_len: nothing was appended to this sequence */
@@ -181,5 +186,52 @@ typedef struct KvPrefillParams {
     float soft_cap;
     float soft_cap_scale;
 } KvPrefillParams;
+
+/* The vectors of K, or of V, that an operation covers: of [batch, num_kv_heads, max_seq_len, head_dim] the tokens first,
+ * …, first + tokens - 1 of each sequence, and of those the ones from its `from` to before its `to`. */
+typedef struct KvSpan {
+    const int32_t *from; /* [batch], or null: from the first */
+    const int32_t *to;   /* [batch], or null: to the last */
+    KvDivisor tokens;
+    KvDivisor num_kv_heads;
+    int32_t batch;
+    int32_t first;
+    int32_t max_seq_len;
+} KvSpan;
+
+typedef struct KvQuantizeParams {
+    KvSpan span;
+    void *elements;             /* fp16 or bf16; what dequantize writes */
+    void *payload;              /* a byte an element; what quantize writes */
+    float *scales;              /* [batch, num_kv_heads, max_seq_len] */
+    const float *channel_scale; /* [num_kv_heads, head_dim], or null */
+    uint32_t *status;           /* [batch] status words, or null */
+} KvQuantizeParams;
+
+typedef struct KvCalibrateParams {
+    KvSpan span;
+    const void *elements;
+    uint32_t *absmax;   /* [num_kv_heads, head_dim] bits of the largest magnitudes so far, raised */
+    float *scales;      /* [num_kv_heads, head_dim] the same as numbers, 1 for 0 */
+    uint32_t *arrivals; /* blocks that are done; 0 between launches */
+    int32_t parts;      /* blocks that share a KV head's vectors */
+    int32_t part;       /* vectors of each */
+} KvCalibrateParams;
+
+/* What a block finds of a channel, a plane each. */
+#define KV_STATISTICS_SUM 0
+#define KV_STATISTICS_MIN 1
+#define KV_STATISTICS_MAX 2
+#define KV_STATISTICS_COUNT 3      /* of finite elements */
+#define KV_STATISTICS_NON_FINITE 4 /* of the others */
+#define KV_STATISTICS_PLANES 5
+
+typedef struct KvStatisticsParams {
+    KvSpan span;
+    const void *elements;
+    double *found; /* [KV_STATISTICS_PLANES, parts, num_kv_heads, head_dim] */
+    int32_t parts; /* blocks that share a KV head's vectors */
+    int32_t part;  /* vectors of each */
+} KvStatisticsParams;
 
 #endif

@@ -117,6 +117,14 @@ __device__ __forceinline__ Quantized<P> quantizeChunk(const float (&x)[kPerVecto
     return {make_uint2(is_zero ? 0 : lowBytes(nearest[0]), is_zero ? 0 : lowBytes(nearest[1])), scale, non_finite};
 }
 
+// Tells the sequence's status word of elements that were not finite.
+__device__ __forceinline__ void flagNonFinite(uint32_t* status, int sequence, int count) {
+    if (count > 0 && status != nullptr) {
+        atomicAdd(&status[sequence], static_cast<uint32_t>(count) << KV_STATUS_COUNT_SHIFT);
+        atomicOr(&status[sequence], KV_STATUS_NON_FINITE);
+    }
+}
+
 // The lane's eight elements: payload * scale.
 template <typename P>
 __device__ __forceinline__ void dequantizeChunk(const uint2& payload, float scale, float (&x)[kPerVector]) {

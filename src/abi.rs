@@ -12,8 +12,11 @@ pub const KV_DECODE_THREADS: u32 = 128;
 pub const KV_MERGE_THREADS: u32 = 128;
 pub const KV_ROPE_THREADS: u32 = 128;
 pub const KV_PREFILL_THREADS: u32 = 128;
+pub const KV_QUANTIZE_THREADS: u32 = 256;
+pub const KV_STATISTICS_THREADS: u32 = 128;
 pub const KV_PREFILL_ROWS: u32 = 64;
 pub const KV_ROPE_PASSES: u32 = 4;
+pub const KV_QUANTIZE_PASSES: u32 = 4;
 pub const KV_STATUS_CAPACITY: u32 = 1;
 pub const KV_STATUS_SEQ_LEN: u32 = 2;
 pub const KV_STATUS_TOKENS: u32 = 4;
@@ -23,6 +26,12 @@ pub const KV_DTYPE_F16: u32 = 0;
 pub const KV_DTYPE_BF16: u32 = 1;
 pub const KV_DTYPE_INT8: u32 = 2;
 pub const KV_DTYPE_FP8: u32 = 3;
+pub const KV_STATISTICS_SUM: u32 = 0;
+pub const KV_STATISTICS_MIN: u32 = 1;
+pub const KV_STATISTICS_MAX: u32 = 2;
+pub const KV_STATISTICS_COUNT: u32 = 3;
+pub const KV_STATISTICS_NON_FINITE: u32 = 4;
+pub const KV_STATISTICS_PLANES: u32 = 5;
 #[doc = " One step as every layer sees it: the tokens each sequence holds before, and those it receives."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -422,4 +431,126 @@ const _: () = {
         [::core::mem::offset_of!(KvPrefillParams, soft_cap) - 200usize];
     ["Offset of field: KvPrefillParams::soft_cap_scale"]
         [::core::mem::offset_of!(KvPrefillParams, soft_cap_scale) - 204usize];
+};
+#[doc = " The vectors of K, or of V, that an operation covers: of [batch, num_kv_heads, max_seq_len, head_dim] the tokens first,\n …, first + tokens - 1 of each sequence, and of those the ones from its `from` to before its `to`."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvSpan {
+    #[doc = " [batch], or null: from the first"]
+    pub from: *const i32,
+    #[doc = " [batch], or null: to the last"]
+    pub to: *const i32,
+    pub tokens: KvDivisor,
+    pub num_kv_heads: KvDivisor,
+    pub batch: i32,
+    pub first: i32,
+    pub max_seq_len: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvSpan"][::core::mem::size_of::<KvSpan>() - 56usize];
+    ["Alignment of KvSpan"][::core::mem::align_of::<KvSpan>() - 8usize];
+    ["Offset of field: KvSpan::from"][::core::mem::offset_of!(KvSpan, from) - 0usize];
+    ["Offset of field: KvSpan::to"][::core::mem::offset_of!(KvSpan, to) - 8usize];
+    ["Offset of field: KvSpan::tokens"][::core::mem::offset_of!(KvSpan, tokens) - 16usize];
+    ["Offset of field: KvSpan::num_kv_heads"]
+        [::core::mem::offset_of!(KvSpan, num_kv_heads) - 28usize];
+    ["Offset of field: KvSpan::batch"][::core::mem::offset_of!(KvSpan, batch) - 40usize];
+    ["Offset of field: KvSpan::first"][::core::mem::offset_of!(KvSpan, first) - 44usize];
+    ["Offset of field: KvSpan::max_seq_len"]
+        [::core::mem::offset_of!(KvSpan, max_seq_len) - 48usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvQuantizeParams {
+    pub span: KvSpan,
+    #[doc = " fp16 or bf16; what dequantize writes"]
+    pub elements: *mut ::core::ffi::c_void,
+    #[doc = " a byte an element; what quantize writes"]
+    pub payload: *mut ::core::ffi::c_void,
+    #[doc = " [batch, num_kv_heads, max_seq_len]"]
+    pub scales: *mut f32,
+    #[doc = " [num_kv_heads, head_dim], or null"]
+    pub channel_scale: *const f32,
+    #[doc = " [batch] status words, or null"]
+    pub status: *mut u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvQuantizeParams"][::core::mem::size_of::<KvQuantizeParams>() - 96usize];
+    ["Alignment of KvQuantizeParams"][::core::mem::align_of::<KvQuantizeParams>() - 8usize];
+    ["Offset of field: KvQuantizeParams::span"]
+        [::core::mem::offset_of!(KvQuantizeParams, span) - 0usize];
+    ["Offset of field: KvQuantizeParams::elements"]
+        [::core::mem::offset_of!(KvQuantizeParams, elements) - 56usize];
+    ["Offset of field: KvQuantizeParams::payload"]
+        [::core::mem::offset_of!(KvQuantizeParams, payload) - 64usize];
+    ["Offset of field: KvQuantizeParams::scales"]
+        [::core::mem::offset_of!(KvQuantizeParams, scales) - 72usize];
+    ["Offset of field: KvQuantizeParams::channel_scale"]
+        [::core::mem::offset_of!(KvQuantizeParams, channel_scale) - 80usize];
+    ["Offset of field: KvQuantizeParams::status"]
+        [::core::mem::offset_of!(KvQuantizeParams, status) - 88usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvCalibrateParams {
+    pub span: KvSpan,
+    pub elements: *const ::core::ffi::c_void,
+    #[doc = " [num_kv_heads, head_dim] bits of the largest magnitudes so far, raised"]
+    pub absmax: *mut u32,
+    #[doc = " [num_kv_heads, head_dim] the same as numbers, 1 for 0"]
+    pub scales: *mut f32,
+    #[doc = " blocks that are done; 0 between launches"]
+    pub arrivals: *mut u32,
+    #[doc = " blocks that share a KV head's vectors"]
+    pub parts: i32,
+    #[doc = " vectors of each"]
+    pub part: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvCalibrateParams"][::core::mem::size_of::<KvCalibrateParams>() - 96usize];
+    ["Alignment of KvCalibrateParams"][::core::mem::align_of::<KvCalibrateParams>() - 8usize];
+    ["Offset of field: KvCalibrateParams::span"]
+        [::core::mem::offset_of!(KvCalibrateParams, span) - 0usize];
+    ["Offset of field: KvCalibrateParams::elements"]
+        [::core::mem::offset_of!(KvCalibrateParams, elements) - 56usize];
+    ["Offset of field: KvCalibrateParams::absmax"]
+        [::core::mem::offset_of!(KvCalibrateParams, absmax) - 64usize];
+    ["Offset of field: KvCalibrateParams::scales"]
+        [::core::mem::offset_of!(KvCalibrateParams, scales) - 72usize];
+    ["Offset of field: KvCalibrateParams::arrivals"]
+        [::core::mem::offset_of!(KvCalibrateParams, arrivals) - 80usize];
+    ["Offset of field: KvCalibrateParams::parts"]
+        [::core::mem::offset_of!(KvCalibrateParams, parts) - 88usize];
+    ["Offset of field: KvCalibrateParams::part"]
+        [::core::mem::offset_of!(KvCalibrateParams, part) - 92usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KvStatisticsParams {
+    pub span: KvSpan,
+    pub elements: *const ::core::ffi::c_void,
+    #[doc = " [KV_STATISTICS_PLANES, parts, num_kv_heads, head_dim]"]
+    pub found: *mut f64,
+    #[doc = " blocks that share a KV head's vectors"]
+    pub parts: i32,
+    #[doc = " vectors of each"]
+    pub part: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KvStatisticsParams"][::core::mem::size_of::<KvStatisticsParams>() - 80usize];
+    ["Alignment of KvStatisticsParams"][::core::mem::align_of::<KvStatisticsParams>() - 8usize];
+    ["Offset of field: KvStatisticsParams::span"]
+        [::core::mem::offset_of!(KvStatisticsParams, span) - 0usize];
+    ["Offset of field: KvStatisticsParams::elements"]
+        [::core::mem::offset_of!(KvStatisticsParams, elements) - 56usize];
+    ["Offset of field: KvStatisticsParams::found"]
+        [::core::mem::offset_of!(KvStatisticsParams, found) - 64usize];
+    ["Offset of field: KvStatisticsParams::parts"]
+        [::core::mem::offset_of!(KvStatisticsParams, parts) - 72usize];
+    ["Offset of field: KvStatisticsParams::part"]
+        [::core::mem::offset_of!(KvStatisticsParams, part) - 76usize];
 };

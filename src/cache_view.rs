@@ -7,7 +7,7 @@ use crate::cache::KvCache;
 use crate::dtype::{Dtype, Storage};
 use crate::error::{Error, Result};
 use crate::shape::CacheShape;
-use crate::slice::{read, read_vectors, write, write_vectors};
+use crate::slice::{read_if, read_vectors, write, write_vectors};
 
 /// A cache to attend to: a [`KvCache`], or K and V in slices or views an engine owns.
 #[derive(Clone, Copy)]
@@ -283,7 +283,7 @@ where
     }
 }
 
-fn check_vectors(argument: &'static str, got: usize, shape: CacheShape) -> Result<()> {
+pub(crate) fn check_vectors(argument: &'static str, got: usize, shape: CacheShape) -> Result<()> {
     let expected = shape.elements()?;
     if got != expected {
         let CacheShape {
@@ -333,7 +333,12 @@ pub(crate) fn check_channel_scale(
     Ok(())
 }
 
-fn check_scale(argument: &'static str, got: usize, dtype: Dtype, shape: CacheShape) -> Result<()> {
+pub(crate) fn check_scale(
+    argument: &'static str,
+    got: usize,
+    dtype: Dtype,
+    shape: CacheShape,
+) -> Result<()> {
     check_scaled(argument, dtype)?;
     let CacheShape {
         batch,
@@ -360,17 +365,6 @@ fn check_scales_given(dtype: Dtype, given: bool, argument: &'static str) -> Resu
     Ok(())
 }
 
-fn read_if<'s>(
-    argument: &'static str,
-    slice: Option<&'s dyn DevicePtr<f32>>,
-    stream: &'s CudaStream,
-) -> Result<(u64, SyncOnDrop<'s>)> {
-    match slice {
-        Some(slice) => read(argument, slice, stream),
-        None => Ok((0, SyncOnDrop::Record(None))),
-    }
-}
-
 fn write_if<'s>(
     argument: &'static str,
     slice: &'s mut Option<&mut dyn DevicePtrMut<f32>>,
@@ -382,7 +376,7 @@ fn write_if<'s>(
     }
 }
 
-fn read_vectors_if<'s>(
+pub(crate) fn read_vectors_if<'s>(
     argument: &'static str,
     slice: Option<&'s dyn DevicePtr<f32>>,
     stream: &'s CudaStream,

@@ -35,6 +35,10 @@
 //! # }
 //! ```
 //!
+//! K and V may be stored as a byte an element: [`quantize`](Kernels::quantize) and
+//! [`dequantize`](Kernels::dequantize) convert, [`statistics`](Kernels::statistics) and
+//! [`calibrate_channel_scale`](Kernels::calibrate_channel_scale) look at what there is.
+//!
 //! # Launches
 //! An operation is one launch; a builder takes its options, [`plan`](Decode::plan) says what would be launched. Plans are
 //! pure functions of shapes and of the GPU's limits ([`DecodeShape`], [`Gpu`]): how many blocks share a sequence's tokens
@@ -61,8 +65,10 @@ mod attention;
 mod cache;
 mod cache_types;
 mod cache_view;
+mod calibrate;
 mod decode;
 mod decode_plan;
+mod dequantize;
 mod device;
 mod divisor;
 mod dtype;
@@ -75,12 +81,16 @@ mod module;
 mod plan;
 mod prefill;
 mod prefill_plan;
+mod quantize;
+mod quantize_plan;
 pub mod reference;
 mod rope;
 mod rope_plan;
 mod shape;
 mod slice;
+mod span;
 mod split;
+mod statistics;
 mod status;
 mod step;
 mod tokens;
@@ -91,9 +101,11 @@ pub use append::Append;
 pub use apply_rope::ApplyRope;
 pub use cache::KvCache;
 pub use cache_view::{CacheMut, CacheRef};
+pub use calibrate::{Calibrate, ChannelScales};
 pub use cudarc;
 pub use decode::Decode;
 pub use decode_plan::DecodeShape;
+pub use dequantize::Dequantize;
 pub use device::open;
 pub use dtype::{Dtype, Element, Storage, Stores};
 pub use error::{Error, Result};
@@ -103,9 +115,15 @@ pub use merge::{Merge, Partials};
 pub use module::Kernels;
 pub use plan::{Kernel, Plan};
 pub use prefill::Prefill;
-pub use reference::{Llama3Scaling, PairStyle, RopeFrequencies, YarnScaling};
+pub use quantize::Quantize;
+pub use reference::{
+    ChannelStatistics, F8E4M3, Llama3Scaling, OutlierReport, PairStyle, RopeFrequencies,
+    Statistics, YarnScaling,
+};
 pub use rope::Rope;
 pub use shape::{CacheShape, HEAD_DIMS, MAX_GROUP_SIZE, MAX_INDEX, MAX_QUERY_TOKENS, MAX_SEQ_LEN};
+pub use span::TokenSpan;
+pub use statistics::ReadStatistics;
 pub use status::Status;
 pub use step::{NewTokens, Step};
 pub use tokens::{Strides, Tokens, TokensMut};

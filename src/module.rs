@@ -201,6 +201,8 @@ fn image_of(kernel: Kernel) -> &'static [u8] {
         Kernel::Advance => embedded::ADVANCE,
         Kernel::Merge { .. } => embedded::MERGE,
         Kernel::Rope { .. } => embedded::ROPE,
+        Kernel::Quantize { .. } | Kernel::Dequantize { .. } => embedded::QUANTIZE,
+        Kernel::Calibrate { .. } | Kernel::Statistics { .. } => embedded::STATISTICS,
         Kernel::Decode { k, v, .. } => match (k, v) {
             (Dtype::F16, Dtype::F16) => embedded::DECODE_F16,
             (Dtype::Bf16, Dtype::Bf16) => embedded::DECODE_BF16,

@@ -162,6 +162,38 @@ pub enum Kernel {
         /// Element type of the outputs.
         dtype: Dtype,
     },
+    /// Vectors to a byte an element and a scale.
+    Quantize {
+        /// Element type of the vectors.
+        from: Dtype,
+        /// What is stored.
+        to: Dtype,
+        /// Elements of a vector.
+        head_dim: u32,
+    },
+    /// Vectors of a byte an element and a scale to what they stand for.
+    Dequantize {
+        /// What is stored.
+        from: Dtype,
+        /// Element type of the vectors.
+        to: Dtype,
+        /// Elements of a vector.
+        head_dim: u32,
+    },
+    /// Channel scales from what a cache holds.
+    Calibrate {
+        /// Element type of the cache.
+        dtype: Dtype,
+        /// Elements of a vector.
+        head_dim: u32,
+    },
+    /// Ranges and sums of what a cache holds.
+    Statistics {
+        /// Element type of the cache.
+        dtype: Dtype,
+        /// Elements of a vector.
+        head_dim: u32,
+    },
 }
 
 impl Kernel {
@@ -192,6 +224,34 @@ impl Kernel {
             .chain(decodes)
             .chain(merges)
             .chain(by_vector)
+            .chain(Self::of_quantization())
+    }
+
+    fn of_quantization() -> impl Iterator<Item = Kernel> {
+        let variants = Dtype::ELEMENTS.iter().flat_map(|&dtype| {
+            let head_dims = HEAD_DIMS.iter().map(|&head_dim| head_dim as u32);
+            head_dims.map(move |head_dim| (dtype, head_dim))
+        });
+        variants.flat_map(|(dtype, head_dim)| {
+            let quantize = |to| Kernel::Quantize {
+                from: dtype,
+                to,
+                head_dim,
+            };
+            let dequantize = |from| Kernel::Dequantize {
+                from,
+                to: dtype,
+                head_dim,
+            };
+            [
+                quantize(Dtype::I8),
+                quantize(Dtype::F8E4M3),
+                dequantize(Dtype::I8),
+                dequantize(Dtype::F8E4M3),
+                Kernel::Calibrate { dtype, head_dim },
+                Kernel::Statistics { dtype, head_dim },
+            ]
+        })
     }
 
     /// Bytes of shared memory a block asks for at the launch.
@@ -209,6 +269,10 @@ impl Kernel {
             | Kernel::AppendQuantized { .. }
             | Kernel::Merge { .. }
             | Kernel::Rope { .. }
+            | Kernel::Quantize { .. }
+            | Kernel::Dequantize { .. }
+            | Kernel::Calibrate { .. }
+            | Kernel::Statistics { .. }
             | Kernel::Advance => 0,
         }
     }
@@ -280,6 +344,16 @@ impl fmt::Display for Kernel {
                 columns,
             } => write!(f, "kv_decode_{k}_{v}_d{head_dim}_n{columns}"),
             Kernel::Merge { dtype } => write!(f, "kv_merge_{dtype}"),
+            Kernel::Quantize { from, to, head_dim } => {
+                write!(f, "kv_quantize_{from}_{to}_d{head_dim}")
+            }
+            Kernel::Dequantize { from, to, head_dim } => {
+                write!(f, "kv_dequantize_{from}_{to}_d{head_dim}")
+            }
+            Kernel::Calibrate { dtype, head_dim } => write!(f, "kv_calibrate_{dtype}_d{head_dim}"),
+            Kernel::Statistics { dtype, head_dim } => {
+                write!(f, "kv_statistics_{dtype}_d{head_dim}")
+            }
         }
     }
 }

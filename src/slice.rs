@@ -20,6 +20,18 @@ pub(crate) fn read<'s, T>(
     Ok((address, guard))
 }
 
+/// [`read`] where there is a slice; else no address.
+pub(crate) fn read_if<'s, T>(
+    argument: &'static str,
+    slice: Option<&'s dyn DevicePtr<T>>,
+    stream: &'s CudaStream,
+) -> Result<(u64, SyncOnDrop<'s>)> {
+    match slice {
+        Some(slice) => read(argument, slice, stream),
+        None => Ok((0, SyncOnDrop::Record(None))),
+    }
+}
+
 /// [`read`] for what kernels access 16 bytes at a time.
 pub(crate) fn read_vectors<'s, T>(
     argument: &'static str,

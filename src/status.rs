@@ -34,6 +34,14 @@ impl Status {
         self.flagged(abi::KV_STATUS_TOKENS)
     }
 
+    /// Sequences of which elements were quantised that are not finite, each with how many: modulo 2²⁴, since the words
+    /// were cleared.
+    pub fn non_finite(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let count = |sequence| (self.words[sequence] >> abi::KV_STATUS_COUNT_SHIFT) as usize;
+        self.flagged(abi::KV_STATUS_NON_FINITE)
+            .map(move |sequence| (sequence, count(sequence)))
+    }
+
     /// The words themselves.
     pub fn words(&self) -> &[u32] {
         &self.words
@@ -54,11 +62,12 @@ mod tests {
 
     #[test]
     fn flags_by_sequence() {
-        let status = Status::from_words(vec![0, 1, 6, 1]);
+        let status = Status::from_words(vec![0, 1, 6, 1, 8 | 300 << 8]);
         assert!(!status.is_ok());
         assert_eq!(status.over_capacity().collect::<Vec<_>>(), [1, 3]);
         assert_eq!(status.bad_seq_len().collect::<Vec<_>>(), [2]);
         assert_eq!(status.bad_cu_seqlens().collect::<Vec<_>>(), [2]);
+        assert_eq!(status.non_finite().collect::<Vec<_>>(), [(4, 300)]);
         assert!(Status::from_words(vec![0; 3]).is_ok());
     }
 }

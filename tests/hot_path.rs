@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use half::f16;
 use kv_kernels::{
-    CacheShape, DecodeShape, Dtype, Kernels, KvCache, Lengths, NewTokens, PairStyle, Partials,
-    Result, Rope, RopeFrequencies, Storage, Workspace,
+    CacheShape, ChannelScales, DecodeShape, Dtype, Kernels, KvCache, Lengths, NewTokens, PairStyle,
+    Partials, Result, Rope, RopeFrequencies, Storage, Workspace,
 };
 
 /// The system's allocator, counting what each thread asks it for.
@@ -155,6 +155,31 @@ fn an_operation_is_one_launch_and_no_allocation() {
     };
     check("merge", &mut || {
         kernels.merge(&q, &lse, partials, &mut out).launch(&stream)
+    });
+    let mut small = KvCache::<i8>::new(&stream, SHAPE).expect("a cache");
+    let mut channels =
+        ChannelScales::new(&stream, SHAPE.num_kv_heads, SHAPE.head_dim).expect("channel scales");
+    check("calibrate", &mut || {
+        kernels
+            .calibrate_channel_scale(cache.k(), SHAPE, &mut channels)
+            .tokens(&lengths)
+            .launch(&stream)
+    });
+    check("quantize", &mut || {
+        let (payload, scales) = small.k_and_scale_mut();
+        kernels
+            .quantize(cache.k(), SHAPE, payload, scales.expect("scales"))
+            .channel_scale(channels.scales())
+            .tokens(&lengths)
+            .launch(&stream)
+    });
+    check("dequantize", &mut || {
+        let scales = small.k_scale().expect("scales");
+        kernels
+            .dequantize(small.k(), scales, SHAPE, cache.k_v_mut().0)
+            .channel_scale(channels.scales())
+            .tokens(&lengths)
+            .launch(&stream)
     });
     check("advance", &mut || {
         kernels.advance(&mut lengths, one).launch(&stream)
