@@ -31,18 +31,18 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["compare", "no_cache", "tokens"])]
     pub table: bool,
 
-    /// Precision of the cache
-    #[arg(long, value_enum, default_value_t = Precision::F16)]
-    pub dtype: Precision,
+    /// What the cache stores
+    #[arg(long, value_enum, default_value_t = CacheType::F16)]
+    pub cache: CacheType,
 
     /// The model, a GGUF file; else the one in .toolchain/model
     #[arg(long, env = "KV_MODEL", hide_env_values = true)]
     pub model: Option<PathBuf>,
 }
 
-/// Precision of a cache.
+/// What a cache stores for an element.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
+pub enum CacheType {
     /// IEEE binary16
     F16,
     /// The upper half of a binary32
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn modes_exclude_each_other() {
         let parse = |args: &[&str]| Args::try_parse_from([&["generate"], args].concat());
-        assert!(parse(&["--compare", "--tokens", "8", "--dtype", "bf16"]).is_ok());
+        assert!(parse(&["--compare", "--tokens", "8", "--cache", "bf16"]).is_ok());
         assert!(parse(&["--compare", "--no-cache"]).is_err());
         assert!(parse(&["--table", "--compare"]).is_err());
         assert!(parse(&["--table", "--tokens", "8"]).is_err());

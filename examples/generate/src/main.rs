@@ -11,107 +11,104 @@
 //!      candle, on the CPU   kv-kernels, on the device       candle
 //! ```
 
-mod attention;
-mod chat;
 mod cli;
-mod device;
-mod generation;
-mod model;
-mod model_file;
-mod progress;
-mod rope;
 mod speaker;
 mod table;
-#[cfg(test)]
-mod testing;
-mod tokenizer;
-mod trace;
 
 use anyhow::Result;
 use candle_core::WithDType;
 use clap::Parser;
 use kv_kernels::{CacheShape, Dtype};
+use smollm2::attention::{CacheStorage, CandleAttention, KernelAttention, Shared, Vectors};
+use smollm2::device::{self, Opened};
+use smollm2::generation::{
+    Agreement, Cached, Choice, Compared, Computations, Difference, Recomputed,
+};
+use smollm2::loaded::Loaded;
+use smollm2::model::Config;
+use smollm2::model_file;
+use smollm2::tokenizer::Tokenizer;
+use smollm2::trace::Trace;
 
-use crate::attention::{CacheElement, CandleAttention, KernelAttention, Shared};
-use crate::cli::{Args, Precision};
-use crate::device::Opened;
-use crate::generation::{Agreement, Cached, Compared, Computations, Difference, Recomputed};
-use crate::model::Config;
-use crate::speaker::{Speaker, Timing};
+use crate::cli::{Args, CacheType};
+use crate::speaker::{Timing, answer};
 use crate::table::{LENGTHS, Table};
-use crate::tokenizer::Tokenizer;
-use crate::trace::Trace;
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    match args.dtype {
-        Precision::F16 => run::<half::f16>(&args),
-        Precision::Bf16 => run::<half::bf16>(&args),
+    match args.cache {
+        CacheType::F16 => run::<half::f16>(&args),
+        CacheType::Bf16 => run::<half::bf16>(&args),
     }
 }
 
-/// Does what was asked, with a cache of `T`. Text and results go to stdout, what is said about them to stderr.
-fn run<T: CacheElement>(args: &Args) -> Result<()> {
+/// Tokens of the prompt from which the scales of an int8 cache's channels are calibrated, at most.
+const CALIBRATION: usize = 128;
+
+/// Does what was asked, with a cache of `S`. Text and results go to stdout, what is said about them to stderr.
+fn run<S: CacheStorage>(args: &Args) -> Result<()> {
     let path = model_file::find(args.model.clone())?;
-    let speaker = Speaker::load(&path)?;
-    eprintln!("model: {}, {}", path.display(), speaker.model.config());
-    let prompt = speaker.chat.prompt(&speaker.tokenizer, &args.prompt)?;
+    let loaded = Loaded::from_file(&path)?;
+    eprintln!("model: {}, {}", path.display(), loaded.model.config());
+    let prompt = loaded.chat.prompt(&loaded.tokenizer, &args.prompt)?;
     if args.table {
-        table::<T>(&speaker, &prompt)
+        table::<S>(&loaded, &prompt)
     } else if args.no_cache {
-        without_cache::<T>(&speaker, &prompt, args.tokens.into())
+        without_cache::<S>(&loaded, &prompt, args.tokens.into())
     } else {
-        with_cache::<T>(&speaker, &prompt, args.tokens.into(), args.compare)
+        with_cache::<S>(&loaded, &prompt, args.tokens.into(), args.compare)
     }
 }
 
-fn with_cache<T: CacheElement>(
-    speaker: &Speaker,
+fn with_cache<S: CacheStorage>(
+    loaded: &Loaded,
     prompt: &[u32],
     limit: usize,
     compare: bool,
 ) -> Result<()> {
-    let model = &speaker.model;
-    let attention = kernels::<T>(&device::open()?, model.config(), prompt.len() + limit)?;
+    let model = &loaded.model;
+    let attention = kernels::<S>(&device::open()?, model.config(), prompt.len() + limit)?;
     if !compare {
         let mut next = Cached { model, attention };
-        let timing = speaker.answer(&mut next, prompt, limit)?;
+        let timing = answer(loaded, &mut next, prompt, limit)?;
         report(timing);
+        report_cache(&next.attention)?;
         report_launches(next.attention.trace());
         return Ok(());
     }
-    let oracle = CandleAttention::new(model.config(), <T as WithDType>::DTYPE);
+    let oracle = CandleAttention::new(model.config(), <Vectors<S> as WithDType>::DTYPE);
     let mut next = Compared {
         model,
         attention: Shared::new(attention, oracle),
         agreement: Agreement::default(),
     };
-    let timing = speaker.answer(&mut next, prompt, limit)?;
+    let timing = answer(loaded, &mut next, prompt, limit)?;
     report(timing);
+    report_cache(next.attention.ours_ref())?;
     report_launches(next.attention.ours_ref().trace());
     for difference in next.agreement.differing() {
-        println!("{}", describe(difference, &speaker.tokenizer));
+        println!("{}", describe(difference, &loaded.tokenizer));
     }
     println!("{}", next.agreement);
     Ok(())
 }
 
-fn without_cache<T: CacheElement>(speaker: &Speaker, prompt: &[u32], limit: usize) -> Result<()> {
+fn without_cache<S: CacheStorage>(loaded: &Loaded, prompt: &[u32], limit: usize) -> Result<()> {
     eprintln!("device: none, candle on the CPU; no cache");
     let mut next = Recomputed {
-        model: &speaker.model,
-        dtype: <T as WithDType>::DTYPE,
+        model: &loaded.model,
+        dtype: <Vectors<S> as WithDType>::DTYPE,
     };
-    report(speaker.answer(&mut next, prompt, limit)?);
+    report(answer(loaded, &mut next, prompt, limit)?);
     Ok(())
 }
 
-fn table<T: CacheElement>(speaker: &Speaker, prompt: &[u32]) -> Result<()> {
-    let model = &speaker.model;
-    let dtype = <T as WithDType>::DTYPE;
+fn table<S: CacheStorage>(loaded: &Loaded, prompt: &[u32]) -> Result<()> {
+    let model = &loaded.model;
+    let dtype = <Vectors<S> as WithDType>::DTYPE;
     let longest = LENGTHS.into_iter().max().unwrap_or(0);
     let device = device::open()?;
-    let attention = kernels::<T>(&device, model.config(), prompt.len() + longest)?;
+    let attention = kernels::<S>(&device, model.config(), prompt.len() + longest)?;
     let mut kernels = Cached { model, attention };
     let with_kernels = table::measure("with a cache", &mut kernels, prompt, &LENGTHS)?;
     let attention = CandleAttention::new(model.config(), dtype);
@@ -134,12 +131,12 @@ fn table<T: CacheElement>(speaker: &Speaker, prompt: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// Our attention, on this device; says which, and what its cache takes.
-fn kernels<T: CacheElement>(
+/// Our attention, on this device; says which.
+fn kernels<S: CacheStorage>(
     device: &Opened,
     config: &Config,
     max_seq_len: usize,
-) -> Result<KernelAttention<T>> {
+) -> Result<KernelAttention<S>> {
     eprintln!("device: {device}");
     let shape = CacheShape {
         batch: 1,
@@ -147,23 +144,26 @@ fn kernels<T: CacheElement>(
         max_seq_len,
         head_dim: config.head_dim,
     };
-    let attention = KernelAttention::new(&device.context, config, shape)?;
-    let bytes = Dtype::ELEMENTS
-        .iter()
-        .map(|&dtype| {
-            Ok(format!(
-                "{dtype} {}",
-                config.num_layers * shape.bytes(dtype)?
-            ))
-        })
-        .collect::<kv_kernels::Result<Vec<String>>>()?;
+    let attention = KernelAttention::<S>::new(&device.context, config, shape)?;
+    Ok(match S::DTYPE {
+        Dtype::I8 => attention.calibrated(CALIBRATION),
+        _ => attention,
+    })
+}
+
+/// Says how many bytes the cache has taken, and how many 16-bit elements would have.
+fn report_cache<S: CacheStorage>(attention: &KernelAttention<S>) -> Result<()> {
+    let shape = attention.shape();
+    let layers = attention.num_layers();
+    let bytes = attention.bytes();
+    let of_f16 = layers * shape.bytes(Dtype::F16)?;
     eprintln!(
-        "cache: {}, room for {max_seq_len} tokens; bytes of K and V in {} layers: {}",
-        <T as kv_kernels::Storage>::DTYPE,
-        config.num_layers,
-        bytes.join(", ")
+        "cache: {}, room for {} tokens in {layers} layers: {bytes} bytes, {:.1} % of the {of_f16} of f16",
+        S::DTYPE,
+        shape.max_seq_len,
+        100.0 * bytes as f64 / of_f16 as f64
     );
-    Ok(attention)
+    Ok(())
 }
 
 /// Says how long an answer took, and how much of the work a cache saves.
@@ -182,7 +182,7 @@ fn report_launches(trace: &Trace) {
 }
 
 fn describe(difference: &Difference, tokenizer: &Tokenizer) -> String {
-    let choice = |choice: &generation::Choice| {
+    let choice = |choice: &Choice| {
         format!(
             "{} (logit {:.4} with the kernels, {:.4} with candle's attention)",
             tokenizer.quote(choice.token),

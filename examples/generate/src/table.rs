@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-
-use crate::generation::{Computations, NextToken, greedy};
-use crate::progress::Progress;
+use smollm2::generation::{Computations, NextToken, greedy};
+use smollm2::markdown;
+use smollm2::progress::Progress;
 
 /// Lengths of answer the table shows, ascending.
 pub const LENGTHS: [usize; 3] = [32, 128, 256];
@@ -19,7 +19,7 @@ pub fn measure(
     lengths: &[usize],
 ) -> Result<Vec<Duration>> {
     let longest = lengths.iter().copied().max().unwrap_or(0);
-    let mut progress = Progress::new(label, longest);
+    let mut progress = Progress::new(label, "tokens", longest);
     let mut times = Vec::new();
     let mut tokens = 0;
     let started = Instant::now();
@@ -32,7 +32,7 @@ pub fn measure(
                 seconds(started.elapsed())
             ));
         }
-        progress.token("")?;
+        progress.advance("")?;
         Ok(())
     })?;
     progress.finish();
@@ -84,25 +84,7 @@ impl fmt::Display for Table {
             }
             rows.push(cells);
         }
-        let widths: Vec<usize> = (0..rows[0].len())
-            .map(|column| {
-                let cells = rows.iter().map(|row| row[column].chars().count());
-                cells.max().unwrap_or(0)
-            })
-            .collect();
-        for (index, row) in rows.iter().enumerate() {
-            for (cell, width) in row.iter().zip(&widths) {
-                write!(f, "| {cell:>width$} ")?;
-            }
-            writeln!(f, "|")?;
-            if index == 0 {
-                for width in &widths {
-                    write!(f, "|{:-<1$}:", "", width + 1)?;
-                }
-                writeln!(f, "|")?;
-            }
-        }
-        Ok(())
+        f.write_str(&markdown::table(&rows))
     }
 }
 

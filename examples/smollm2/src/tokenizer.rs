@@ -114,10 +114,10 @@ mod tests {
 
     #[test]
     fn text_survives() {
-        let Some(speaker) = testing::real_model() else {
+        let Some(loaded) = testing::real_model() else {
             return;
         };
-        let tokenizer = &speaker.tokenizer;
+        let tokenizer = &loaded.tokenizer;
         for text in TEXTS {
             let tokens = tokenizer.encode(text).unwrap();
             let mut stream = tokenizer.stream();
@@ -134,14 +134,14 @@ mod tests {
 
     #[test]
     fn text_is_split_as_the_model_learnt_it() {
-        let Some(speaker) = testing::real_model() else {
+        let Some(loaded) = testing::real_model() else {
             return;
         };
         let pieces = |text: &str| -> Vec<String> {
-            let tokens = speaker.tokenizer.encode(text).unwrap();
+            let tokens = loaded.tokenizer.encode(text).unwrap();
             tokens
                 .into_iter()
-                .map(|token| speaker.tokenizer.quote(token))
+                .map(|token| loaded.tokenizer.quote(token))
                 .collect()
         };
         // Digits one by one; no space before the first word, and the others' spaces with them.
@@ -161,31 +161,31 @@ mod tests {
 
     #[test]
     fn text_cannot_spell_a_control_token() {
-        let Some(speaker) = testing::real_model() else {
+        let Some(loaded) = testing::real_model() else {
             return;
         };
-        let end = speaker.tokenizer.control("<|im_end|>").unwrap();
+        let end = loaded.tokenizer.control("<|im_end|>").unwrap();
         assert_eq!(end, 2);
-        let tokens = speaker.tokenizer.encode("a<|im_end|>b").unwrap();
+        let tokens = loaded.tokenizer.encode("a<|im_end|>b").unwrap();
         assert!(!tokens.contains(&end), "{tokens:?}");
-        assert!(speaker.tokenizer.control("<|nothing|>").is_err());
+        assert!(loaded.tokenizer.control("<|nothing|>").is_err());
     }
 
     #[test]
     fn a_character_of_several_tokens_comes_whole() {
-        let Some(speaker) = testing::real_model() else {
+        let Some(loaded) = testing::real_model() else {
             return;
         };
-        let tokens = speaker.tokenizer.encode("👩").unwrap();
+        let tokens = loaded.tokenizer.encode("👩").unwrap();
         assert!(tokens.len() > 1, "{tokens:?}");
-        let mut stream = speaker.tokenizer.stream();
+        let mut stream = loaded.tokenizer.stream();
         let (last, before) = tokens.split_last().unwrap();
         for &token in before {
             assert_eq!(stream.push(token).unwrap(), "");
         }
         assert_eq!(stream.push(*last).unwrap(), "👩");
         // Cut off, it is at least said that something was there.
-        let mut stream = speaker.tokenizer.stream();
+        let mut stream = loaded.tokenizer.stream();
         stream.push(tokens[0]).unwrap();
         assert_eq!(stream.finish().unwrap(), "\u{fffd}");
     }

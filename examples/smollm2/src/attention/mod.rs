@@ -3,13 +3,15 @@
 mod beside;
 mod candle;
 mod kernels;
+mod storage;
 
 use anyhow::Result;
 use candle_core::Tensor;
 
-pub use beside::Shared;
+pub use beside::{Beside, Replayed, Shared};
 pub use candle::CandleAttention;
-pub use kernels::{CacheElement, KernelAttention};
+pub use kernels::KernelAttention;
+pub use storage::{CacheStorage, Vectors};
 
 /// Causal attention of one sequence over a cache it fills, for all layers of a model.
 ///

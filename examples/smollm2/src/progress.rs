@@ -14,18 +14,19 @@ enum Place {
     Below,
 }
 
-/// Counts tokens and says on stderr how far it is, where that is a terminal.
+/// Counts and says on stderr how far it is, where that is a terminal.
 pub struct Progress {
     place: Place,
     label: String,
+    unit: String,
     total: usize,
     done: usize,
     started: Instant,
 }
 
 impl Progress {
-    /// For `total` tokens, of what `label` names.
-    pub fn new(label: &str, total: usize) -> Self {
+    /// For `total` of `unit` (tokens, layers), of what `label` names.
+    pub fn new(label: &str, unit: &str, total: usize) -> Self {
         let place = match (io::stderr().is_terminal(), io::stdout().is_terminal()) {
             (false, _) => Place::Nowhere,
             (true, false) => Place::Here,
@@ -34,17 +35,18 @@ impl Progress {
         Progress {
             place,
             label: label.to_owned(),
+            unit: unit.to_owned(),
             total,
             done: 0,
             started: Instant::now(),
         }
     }
 
-    /// Puts `text` on stdout, then counts a token.
-    pub fn token(&mut self, text: &str) -> io::Result<()> {
+    /// Puts `text` on stdout, then counts one more.
+    pub fn advance(&mut self, text: &str) -> io::Result<()> {
         self.done += 1;
         let seconds = self.started.elapsed().as_secs_f64();
-        let line = status(&self.label, self.done, self.total, seconds);
+        let line = status(&self.label, &self.unit, self.done, self.total, seconds);
         eprint!("{}", erase(self.place));
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes())?;
@@ -64,9 +66,9 @@ impl Progress {
     }
 }
 
-fn status(label: &str, done: usize, total: usize, seconds: f64) -> String {
+fn status(label: &str, unit: &str, done: usize, total: usize, seconds: f64) -> String {
     let rate = done as f64 / seconds.max(1e-9);
-    format!("{label} {done}/{total} tokens, {rate:.1} a second")
+    format!("{label} {done}/{total} {unit}, {rate:.1} a second")
 }
 
 /// The escape sequences that draw `line` and leave the cursor where it was.
@@ -97,7 +99,7 @@ mod tests {
     #[test]
     fn the_line_says_how_far_and_how_fast() {
         assert_eq!(
-            status("answer", 12, 64, 6.0),
+            status("answer", "tokens", 12, 64, 6.0),
             "answer 12/64 tokens, 2.0 a second"
         );
     }

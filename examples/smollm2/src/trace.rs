@@ -13,12 +13,18 @@ pub enum Operation {
     Prefill,
     /// All of these for one new token of a layer.
     FusedStep,
+    /// K, turned, and V of a sample written to 16-bit elements, to be calibrated on.
+    Sample,
+    /// The magnitudes of a sample's channels taken.
+    Calibrate,
     /// The step's tokens added to the lengths, once for all layers.
     Advance,
 }
 
 impl Operation {
-    const OF_A_LAYER: [Operation; 4] = [
+    const OF_A_LAYER: [Operation; 6] = [
+        Operation::Sample,
+        Operation::Calibrate,
         Operation::Append,
         Operation::Rope,
         Operation::Prefill,
@@ -33,6 +39,8 @@ impl fmt::Display for Operation {
             Operation::Rope => "RoPE of q",
             Operation::Prefill => "prefill",
             Operation::FusedStep => "RoPE + append + decode",
+            Operation::Sample => "sample with RoPE",
+            Operation::Calibrate => "calibration",
             Operation::Advance => "advance",
         })
     }

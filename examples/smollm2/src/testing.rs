@@ -1,4 +1,4 @@
-//! A model small enough for unit tests, and the real one where it lies on this machine.
+//! For tests: a model small enough for them, and the real one where it lies on this machine.
 
 use std::fs::File;
 use std::io::Cursor;
@@ -10,8 +10,8 @@ use candle_core::quantized::gguf_file::{self, Content, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
+use crate::loaded::Loaded;
 use crate::model::{Config, Model};
-use crate::speaker::Speaker;
 
 /// Sizes of the tiny model: two layers, three query heads a KV head, a head dimension the kernels have.
 pub const TINY: Config = Config {
@@ -144,9 +144,9 @@ pub fn assert_close(got: &[f32], expected: &[f32], tolerance: f32) {
 
 /// The real model, for tests of what only it can show. Says so on stderr where it is absent: `cargo xtask demo`
 /// fetches it.
-pub fn real_model() -> Option<&'static Speaker> {
-    static MODEL: OnceLock<Option<Speaker>> = OnceLock::new();
-    let model = MODEL.get_or_init(|| Some(Speaker::load(&real_file()?).unwrap()));
+pub fn real_model() -> Option<&'static Loaded> {
+    static MODEL: OnceLock<Option<Loaded>> = OnceLock::new();
+    let model = MODEL.get_or_init(|| Some(Loaded::from_file(&real_file()?).unwrap()));
     model.as_ref()
 }
 

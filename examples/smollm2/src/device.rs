@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use kv_kernels::cudarc::driver::CudaContext;
+use ptx_emulator::Emulator;
 
 /// A device, opened.
 pub struct Opened {
@@ -26,4 +27,17 @@ pub fn open() -> Result<Opened> {
     let context = kv_kernels::open(0)?;
     let name = context.name().context("asking for the device's name")?;
     Ok(Opened { context, name })
+}
+
+/// Sets the checks that the emulator makes, where it is in force and `PTX_EMULATOR_CHECKS` does not say which.
+///
+/// # Errors
+/// Where there is no such check.
+pub fn set_default_checks(checks: &str) -> Result<()> {
+    match Emulator::loaded() {
+        Some(emulator) if std::env::var_os("PTX_EMULATOR_CHECKS").is_none() => {
+            Ok(emulator.set_checks(checks)?)
+        }
+        _ => Ok(()),
+    }
 }

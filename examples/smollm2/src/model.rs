@@ -8,6 +8,7 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{D, Device, Tensor};
 
 use crate::attention::Attention;
+use crate::rope::Rope;
 
 /// The sizes of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +59,11 @@ impl Config {
             rope_base: entry(gguf, "llama.rope.freq_base")?.to_f32()?.into(),
             rms_epsilon: entry(gguf, "llama.attention.layer_norm_rms_epsilon")?.to_f32()?,
         })
+    }
+
+    /// RoPE as this model turns by it.
+    pub fn rope(&self) -> Rope {
+        Rope::new(self.head_dim, self.rope_base)
     }
 }
 
@@ -156,39 +162,78 @@ impl Model {
 
     /// One step: the `new` tokens, at least one, behind those `attention` has cached. Returns the logits of the token
     /// after the last of them, one a word of the vocabulary.
+    ///
+    /// # Errors
+    /// Where there are no tokens or the text is longer than the model sees, and those of `attention`.
     pub fn forward(&self, new: &[u32], attention: &mut impl Attention) -> Result<Vec<f32>> {
         let tokens = new.len();
-        ensure!(tokens > 0, "a step needs at least one token");
-        let length = attention.seq_len() + tokens;
+        self.check_room(attention.seq_len(), tokens)?;
+        let mut x = self.embed(new)?;
+        for layer in 0..self.config.num_layers {
+            x = self.layer(layer, &x, attention)?;
+        }
+        attention.advance(tokens)?;
+        let last = x.narrow(0, tokens - 1, 1)?;
+        Ok(self.logits(&last)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// Whether a step of `new` tokens fits behind `cached` ones.
+    ///
+    /// # Errors
+    /// Where there are none, or the text is longer than the model sees.
+    pub fn check_room(&self, cached: usize, new: usize) -> Result<()> {
+        ensure!(new > 0, "a step needs at least one token");
+        let length = cached + new;
         ensure!(
             length <= self.config.context_length,
             "the text is {length} tokens long: the model sees {}",
             self.config.context_length
         );
+        Ok(())
+    }
+
+    /// What enters the first layer: `[tokens, elements]`.
+    ///
+    /// # Errors
+    /// Where a token is not in the vocabulary.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+        let tokens = Tensor::new(tokens, &Device::Cpu)?;
+        Ok(self.embedding.index_select(&tokens, 0)?)
+    }
+
+    /// A layer of the step: `x`, `[tokens, elements]`, is what entered it. Returns what enters the next.
+    ///
+    /// # Errors
+    /// Those of `attention`.
+    pub fn layer(
+        &self,
+        index: usize,
+        x: &Tensor,
+        attention: &mut (impl Attention + ?Sized),
+    ) -> Result<Tensor> {
+        let tokens = x.dim(0)?;
         let heads = |x: Tensor, heads| x.reshape((tokens, heads, self.config.head_dim));
+        let layer = &self.layers[index];
+        let h = layer.attention_norm.forward(x)?;
+        let q = heads(layer.q.forward(&h)?, self.config.num_q_heads)?;
+        let k = heads(layer.k.forward(&h)?, self.config.num_kv_heads)?;
+        let v = heads(layer.v.forward(&h)?, self.config.num_kv_heads)?;
+        let attended = attention.attend(index, &q, &k, &v)?.reshape((tokens, ()))?;
+        let x = (x + layer.output.forward(&attended)?)?;
 
-        let mut x = self
-            .embedding
-            .index_select(&Tensor::new(new, &Device::Cpu)?, 0)?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let h = layer.attention_norm.forward(&x)?;
-            let q = heads(layer.q.forward(&h)?, self.config.num_q_heads)?;
-            let k = heads(layer.k.forward(&h)?, self.config.num_kv_heads)?;
-            let v = heads(layer.v.forward(&h)?, self.config.num_kv_heads)?;
-            let attended = attention.attend(index, &q, &k, &v)?.reshape((tokens, ()))?;
-            x = (x + layer.output.forward(&attended)?)?;
+        let h = layer.ffn_norm.forward(&x)?;
+        let gated = (layer.gate.forward(&h)?.silu()? * layer.up.forward(&h)?)?;
+        Ok((&x + layer.down.forward(&gated)?)?)
+    }
 
-            let h = layer.ffn_norm.forward(&x)?;
-            let gated = (layer.gate.forward(&h)?.silu()? * layer.up.forward(&h)?)?;
-            x = (x + layer.down.forward(&gated)?)?;
-        }
-        attention.advance(tokens)?;
-
-        let last = self.output_norm.forward(&x.narrow(0, tokens - 1, 1)?)?;
-        Ok(last
-            .matmul(&self.embedding.t()?)?
-            .flatten_all()?
-            .to_vec1()?)
+    /// The logits of the tokens after those that left the last layer as `x`, `[tokens, elements]`: `[tokens,
+    /// vocabulary]`.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.output_norm.forward(x)?;
+        Ok(x.matmul(&self.embedding.t()?)?)
     }
 }
 

@@ -86,8 +86,11 @@ pub struct Difference {
 /// A token with its logit by either attention.
 #[derive(Debug, PartialEq)]
 pub struct Choice {
+    /// The token.
     pub token: u32,
+    /// Its logit by our attention.
     pub logit_ours: f32,
+    /// Its logit by candle's.
     pub logit_oracle: f32,
 }
 
@@ -162,7 +165,7 @@ pub fn greedy(
 }
 
 /// The token of the largest logit, the first of equals.
-fn likeliest(logits: &[f32]) -> u32 {
+pub fn likeliest(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (token, logit) in logits.iter().enumerate() {
         if *logit > logits[best] {

@@ -28,7 +28,7 @@ impl CandleAttention {
     pub fn new(config: &Config, dtype: DType) -> Self {
         CandleAttention {
             layers: vec![None; config.num_layers],
-            rope: Rope::new(config.head_dim, config.rope_base),
+            rope: config.rope(),
             dtype,
             seq_len: 0,
         }
