@@ -11,7 +11,8 @@ use crate::matrix::{self, Axes};
 #[derive(Parser, Debug, Default)]
 #[command(name = "counters", bin_name = "cargo xtask counters")]
 pub struct Args {
-    /// Operations: decode, append, step (RoPE, append and decode in one launch)
+    /// Operations: decode, append, step (RoPE, append and decode in one launch), quantize, quantize-channels,
+    /// quantize-fp8, dequantize, dequantize-fp8, calibrate, statistics
     #[arg(long, value_delimiter = ',')]
     pub op: Vec<Operation>,
 

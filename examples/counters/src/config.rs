@@ -14,10 +14,36 @@ pub enum Operation {
     Append,
     /// RoPE and both in one launch: what a layer does in a decode step.
     Step,
+    /// K of the whole cache to int8.
+    Quantize,
+    /// The same, divided by channel scales first.
+    QuantizeChannels,
+    /// K of the whole cache to fp8.
+    QuantizeFp8,
+    /// The whole cache's K back from int8.
+    Dequantize,
+    /// The same from fp8.
+    DequantizeFp8,
+    /// Channel scales from K of the whole cache.
+    Calibrate,
+    /// Ranges of K of the whole cache.
+    Statistics,
 }
 
 impl Operation {
-    const ALL: [Operation; 3] = [Operation::Decode, Operation::Append, Operation::Step];
+    /// Every operation.
+    pub const ALL: [Operation; 10] = [
+        Operation::Decode,
+        Operation::Append,
+        Operation::Step,
+        Operation::Quantize,
+        Operation::QuantizeChannels,
+        Operation::QuantizeFp8,
+        Operation::Dequantize,
+        Operation::DequantizeFp8,
+        Operation::Calibrate,
+        Operation::Statistics,
+    ];
 
     /// The name in reports.
     pub fn name(self) -> &'static str {
@@ -25,7 +51,19 @@ impl Operation {
             Operation::Decode => "decode",
             Operation::Append => "append",
             Operation::Step => "step",
+            Operation::Quantize => "quantize",
+            Operation::QuantizeChannels => "quantize-channels",
+            Operation::QuantizeFp8 => "quantize-fp8",
+            Operation::Dequantize => "dequantize",
+            Operation::DequantizeFp8 => "dequantize-fp8",
+            Operation::Calibrate => "calibrate",
+            Operation::Statistics => "statistics",
         }
+    }
+
+    /// Whether it attends, for which there are groups of query heads and splits.
+    pub fn attends(self) -> bool {
+        matches!(self, Operation::Decode | Operation::Step)
     }
 }
 
@@ -77,7 +115,7 @@ pub struct Config {
     pub num_kv_heads: usize,
     /// Sequences.
     pub batch: usize,
-    /// Tokens that each sequence attends to, the new one included: as many as its cache has room for.
+    /// Tokens that each sequence attends to or has converted, the new one included: as many as its cache has room for.
     pub seq_len: usize,
     /// Splits of each sequence.
     pub num_splits: Splits,
@@ -104,23 +142,33 @@ impl Config {
         (self.head_dim * self.dtype.size()) as u64
     }
 
-    /// Bytes of K and V of the tokens worked on, once: those attended to, or those appended.
+    /// Bytes of K and V of the tokens worked on, once: those attended to, or those appended. Of operations on the whole
+    /// of K, what they read and write: of one byte an element the scales, too.
     pub fn kv_bytes(&self) -> u64 {
-        let tokens = match self.op {
-            Operation::Append => 1,
-            Operation::Decode | Operation::Step => self.seq_len,
-        };
-        2 * (self.batch * self.num_kv_heads * tokens) as u64 * self.vector_bytes()
+        let vectors = |tokens: usize| (self.batch * self.num_kv_heads * tokens) as u64;
+        let stored_vector = (self.head_dim + size_of::<f32>()) as u64;
+        match self.op {
+            Operation::Append => 2 * vectors(1) * self.vector_bytes(),
+            Operation::Decode | Operation::Step => 2 * vectors(self.seq_len) * self.vector_bytes(),
+            Operation::Quantize
+            | Operation::QuantizeChannels
+            | Operation::QuantizeFp8
+            | Operation::Dequantize
+            | Operation::DequantizeFp8 => {
+                vectors(self.seq_len) * (self.vector_bytes() + stored_vector)
+            }
+            Operation::Calibrate | Operation::Statistics => {
+                vectors(self.seq_len) * self.vector_bytes()
+            }
+        }
     }
 
     /// Bytes of the queries.
     pub fn q_bytes(&self) -> u64 {
-        match self.op {
-            Operation::Append => 0,
-            Operation::Decode | Operation::Step => {
-                (self.batch * self.num_q_heads()) as u64 * self.vector_bytes()
-            }
+        if !self.op.attends() {
+            return 0;
         }
+        (self.batch * self.num_q_heads()) as u64 * self.vector_bytes()
     }
 }
 
@@ -176,5 +224,9 @@ pub mod tests {
             ..CONFIG
         };
         assert_eq!((append.kv_bytes(), append.q_bytes()), (2 * 2 * 8 * 256, 0));
+        let of = |op| Config { op, ..CONFIG }.kv_bytes();
+        // K alone: 256 bytes a vector on the one side, 128 and a scale on the other.
+        assert_eq!(of(Operation::Quantize), 2 * 8 * 1000 * (256 + 132));
+        assert_eq!(of(Operation::Statistics), 2 * 8 * 1000 * 256);
     }
 }

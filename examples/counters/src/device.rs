@@ -6,9 +6,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use half::{bf16, f16};
 use kv_kernels::cudarc::driver::{CudaSlice, CudaStream};
+use kv_kernels::reference::Payload;
 use kv_kernels::{
-    Decode, DecodeShape, Element, Kernels, KvCache, Lengths, NewTokens, PairStyle, Rope,
-    RopeFrequencies, Workspace, WorkspaceSize,
+    ChannelScales, Decode, DecodeShape, Element, F8E4M3, Kernels, KvCache, Lengths, NewTokens,
+    PairStyle, Rope, RopeFrequencies, Storage, Workspace, WorkspaceSize,
 };
 use ptx_emulator::Emulator;
 use ptx_emulator::profile::{PROFILES, Profile};
@@ -177,11 +178,69 @@ impl<'d, T: Number> Prepared<'d, T> {
                 let decode = append.rope(&rope).decode(&q, num_q_heads, &mut out);
                 attend(decode, config.num_splits, &mut workspace, stream)?
             }
+            _ => {
+                self.convert(config.op)?;
+                1
+            }
         };
         Ok(Launched {
             num_splits,
             launches: self.device.take_launches()?,
         })
+    }
+
+    /// Operations on the whole of K.
+    fn convert(&self, op: Operation) -> Result<()> {
+        let Device {
+            stream, kernels, ..
+        } = self.device;
+        let shape = self.cache.shape();
+        let mut channels = ChannelScales::new(stream, shape.num_kv_heads, shape.head_dim)?;
+        match op {
+            Operation::Quantize => self.quantize::<i8>(None),
+            Operation::QuantizeChannels => self.quantize::<i8>(Some(&channels)),
+            Operation::QuantizeFp8 => self.quantize::<F8E4M3>(None),
+            Operation::Dequantize => self.dequantize::<i8>(),
+            Operation::DequantizeFp8 => self.dequantize::<F8E4M3>(),
+            Operation::Calibrate => {
+                let calibrate =
+                    kernels.calibrate_channel_scale(self.cache.k(), shape, &mut channels);
+                Ok(calibrate.launch(stream)?)
+            }
+            Operation::Statistics => {
+                kernels.statistics(self.cache.k(), shape).read(stream)?;
+                Ok(())
+            }
+            Operation::Decode | Operation::Append | Operation::Step => {
+                bail!("{} is not on the whole of K", op.name())
+            }
+        }
+    }
+
+    fn quantize<P: Storage + Payload>(&self, channels: Option<&ChannelScales>) -> Result<()> {
+        let Device {
+            stream, kernels, ..
+        } = self.device;
+        let shape = self.cache.shape();
+        let mut stored = stream.alloc_zeros::<P>(shape.elements()?)?;
+        let mut scales = stream.alloc_zeros::<f32>(shape.elements()? / shape.head_dim)?;
+        let mut quantize = kernels.quantize(self.cache.k(), shape, &mut stored, &mut scales);
+        if let Some(channels) = channels {
+            quantize = quantize.channel_scale(channels.scales());
+        }
+        Ok(quantize.launch(stream)?)
+    }
+
+    fn dequantize<P: Storage + Payload>(&self) -> Result<()> {
+        let Device {
+            stream, kernels, ..
+        } = self.device;
+        let shape = self.cache.shape();
+        let stored = stream.alloc_zeros::<P>(shape.elements()?)?;
+        let scales = stream.alloc_zeros::<f32>(shape.elements()? / shape.head_dim)?;
+        let mut target = stream.alloc_zeros::<T>(shape.elements()?)?;
+        let dequantize = kernels.dequantize(&stored, &scales, shape, &mut target);
+        Ok(dequantize.launch(stream)?)
     }
 
     fn workspace_size(&self, config: &Config) -> Result<WorkspaceSize> {

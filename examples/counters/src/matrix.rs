@@ -39,7 +39,7 @@ pub fn usual() -> Axes {
 /// Every combination that the kernels are held to.
 pub fn all() -> Axes {
     Axes {
-        op: vec![Operation::Decode, Operation::Append, Operation::Step],
+        op: Operation::ALL.to_vec(),
         dtype: Dtype::ELEMENTS.to_vec(),
         head_dim: vec![64, 128],
         batch: vec![1, 7, 64],
@@ -88,8 +88,8 @@ impl Axes {
     /// Those that go over the same cache.
     fn of_a_cache(&self, one: Config, configs: &mut Vec<Config>) {
         for &op in &self.op {
-            // Appending knows neither queries nor splits.
-            if op == Operation::Append {
+            // The others know neither queries nor splits.
+            if !op.attends() {
                 configs.push(Config { op, ..one });
                 continue;
             }
@@ -116,7 +116,7 @@ mod tests {
         let axes = all();
         let configs = axes.configs();
         let caches = 2 * 2 * 3 * 7;
-        assert_eq!(configs.len(), caches * (1 + 2 * 5 * 3));
+        assert_eq!(configs.len(), caches * (8 + 2 * 5 * 3));
         for (i, config) in configs.iter().enumerate() {
             assert!(!configs[..i].contains(config), "{config}");
         }

@@ -15,7 +15,7 @@ use crate::device::Launched;
 /// `cargo xtask counters --json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {
-    /// What was launched: `decode`, `append`, `step`.
+    /// What was launched: `decode`, `append`, `step`, `quantize` …
     pub op: &'static str,
     /// Element type.
     pub dtype: &'static str,
@@ -49,7 +49,8 @@ pub struct Record {
     pub blocks: u64,
     /// PTX instructions that warps executed.
     pub warp_instructions: u64,
-    /// Bytes of K and V of the tokens attended to (append: appended), once.
+    /// Bytes of K and V of the tokens attended to (append: appended), once; of operations on the whole of K, bytes read
+    /// and written.
     pub kv_bytes: u64,
     /// Bytes of the queries.
     pub q_bytes: u64,
