@@ -12,14 +12,26 @@ __device__ __forceinline__ uint32_t lowBytes(const uint32_t (&word)[4]) {
     return __byte_perm(__byte_perm(word[0], word[1], 0x0040), __byte_perm(word[2], word[3], 0x0040), 0x5410);
 }
 
+// The highest bytes of four numbers, which have their signs.
+__device__ __forceinline__ uint32_t signBytes(const float* x) {
+    const uint32_t low = __byte_perm(__float_as_uint(x[0]), __float_as_uint(x[1]), 0x0073);
+    const uint32_t high = __byte_perm(__float_as_uint(x[2]), __float_as_uint(x[3]), 0x0073);
+    return __byte_perm(low, high, 0x5410);
+}
+
 // Integers from -127 to 127; -128 is never stored.
 struct Int8 {
     static constexpr float kMax = 127.0f;
 
-    // The nearest to a finite quotient, ties to even, within ±kMax: in the low byte. The sign of a zero does not matter.
-    static __device__ __forceinline__ uint32_t nearest(float quotient, float /* dividend */) {
+    // The nearest to four quotients, ties to even, within ±kMax. Signs are the dividends'; NaN is ±kMax.
+    static __device__ __forceinline__ uint32_t nearest(const float* quotient, const float* dividend) {
         constexpr float kOne = 12582912.0f;  // 1.5 * 2^23: sums with it are rounded to integers, two's complement below
-        return __float_as_uint(fminf(fmaxf(quotient, -kMax), kMax) + kOne);
+        uint32_t sum[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            sum[e] = __float_as_uint(copysignf(fminf(fabsf(quotient[e]), kMax), dividend[e]) + kOne);
+        }
+        return lowBytes(sum);
     }
 
     // Of payload `kByte` of a word.
@@ -37,16 +49,21 @@ struct Int8 {
 struct Fp8E4M3 {
     static constexpr float kMax = 448.0f;
 
-    // The nearest to a finite quotient, ties to even, within ±kMax: in the low byte. The sign is the dividend's, which
-    // a zero quotient may have lost.
-    static __device__ __forceinline__ uint32_t nearest(float quotient, float dividend) {
-        const float magnitude = fminf(fabsf(quotient), kMax);
-        // The power of two at or below it, 2^e, of which a step is an eighth; subnormals have the steps of 2^-6.
-        const uint32_t binade = max(__float_as_uint(magnitude) & 0x7f800000u, kLeast);
-        const uint32_t one = binade + (20u << 23);  // 2^(e + 20): sums with it are rounded to steps
-        const uint32_t steps = __float_as_uint(magnitude + __uint_as_float(one)) - one;
-        // Steps begin at 8 (a normal's leading one) or at 0 (a subnormal's); 16 carry into the exponent.
-        return (((binade - kLeast) >> 20) + steps) | (__float_as_uint(dividend) >> 24 & 0x80u);
+    // The nearest to four quotients, ties to even, within ±kMax. Signs are the dividends'; NaN is ±kMax.
+    static __device__ __forceinline__ uint32_t nearest(const float* quotient, const float* dividend) {
+        uint32_t code[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float magnitude = fminf(fabsf(quotient[e]), kMax);
+            // The power of two at or below it, 2^e, of which a step is an eighth; subnormals have the steps of 2^-6.
+            const uint32_t binade = max(__float_as_uint(magnitude) & 0x7f800000u, kLeast);
+            // 2^(e + 20): a sum with it is rounded to steps, whose number is in its lowest bits.
+            const float one = __uint_as_float(binade + (20u << 23));
+            const uint32_t steps = __float_as_uint(magnitude + one);
+            // Steps begin at 8 (a normal's leading one) or at 0 (a subnormal's); 16 carry into the exponent.
+            code[e] = steps + (binade >> 20) - (kLeast >> 20);
+        }
+        return lowBytes(code) | (signBytes(dividend) & 0x80808080u);
     }
 
     // Of payload `kByte` of a word.

@@ -20,27 +20,23 @@ struct Quantized {
     int non_finite;  // of the lane's eight elements
 };
 
-// Division by one number, many times. As `/` rounds it wherever the quotient is at least 2^-11; smaller ones stay smaller
-// than 2^-10, but may lose their sign.
-//
-// A quotient by the reciprocal is off by two units in the last place at most; the remainder, which fmaf gives exactly,
-// corrects it to within one, and a second time to the nearest (Markstein's theorem). That wants a divisor whose
-// reciprocal and whose remainders are normal numbers: small ones are lifted along with what they divide.
-struct Divider {
-    __device__ __forceinline__ explicit Divider(float by)
-        : lift(by < 0x1p-64f ? 0x1p100f : 1.0f), divisor(by * lift), reciprocal(__frcp_rn(divisor)) {}
+// 1 / x, rounded to nearest, for x from 2^-120 to 2^120: what `__frcp_rn` does once it has looked at the exponent.
+__device__ __forceinline__ float nearestReciprocal(float x) {
+    float rough;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(rough) : "f"(x));
+    return fmaf(rough, fmaf(-x, rough, 1.0f), rough);
+}
 
-    // |x| is at most 512 times the divisor.
-    __device__ __forceinline__ float divide(float x) const {
-        const float dividend = x * lift;
-        const float rough = dividend * reciprocal;
-        const float close = fmaf(fmaf(-rough, divisor, dividend), reciprocal, rough);
-        return fmaf(fmaf(-close, divisor, dividend), reciprocal, close);
-    }
-
-  private:
-    float lift, divisor, reciprocal;
-};
+// x / divisor, as `/` rounds it: by the divisor's nearest reciprocal, and by remainders, which fmaf gives exactly. The
+// product is off by two units in the last place at most; one remainder corrects it to within one, and the second to
+// the nearest (Markstein's theorem). That wants remainders that are no subnormals, x from 2^-100 on, and a quotient
+// that is none. Of smaller x the quotient is small, too, but may have lost its sign; zeros keep theirs, because
+// it is the negative of a remainder that is made and subtracted.
+__device__ __forceinline__ float divideBy(float x, float divisor, float reciprocal) {
+    const float rough = x * reciprocal;
+    const float close = fmaf(-fmaf(rough, divisor, -x), reciprocal, rough);
+    return fmaf(-fmaf(close, divisor, -x), reciprocal, close);
+}
 
 // Not a number if either is none.
 __device__ __forceinline__ float largerOrNan(float a, float b) {
@@ -79,42 +75,44 @@ __device__ __forceinline__ void divideByChannels(float (&x)[kPerVector], const f
 template <typename P, int kHeadDim>
 __device__ __forceinline__ Quantized<P> quantizeChunk(const float (&x)[kPerVector],
                                                       const TurningUnit<kHeadDim>& unit) {
+    float y[kPerVector];
     float absmax = 0.0f;
 #pragma unroll
-    for (int e = 0; e < kPerVector; e++) absmax = largerOrNan(absmax, fabsf(x[e]));
+    for (int e = 0; e < kPerVector; e++) {
+        y[e] = x[e];
+        absmax = largerOrNan(absmax, fabsf(x[e]));
+    }
     int non_finite = 0;
     if (!isFinite(absmax)) {  // seldom
         absmax = 0.0f;
 #pragma unroll
         for (int e = 0; e < kPerVector; e++) {
-            const bool counts = isFinite(x[e]);
-            if (counts) absmax = fmaxf(absmax, fabsf(x[e]));
-            non_finite += counts ? 0 : 1;
+            absmax = fmaxf(absmax, isFinite(x[e]) ? fabsf(x[e]) : 0.0f);
+            non_finite += isFinite(x[e]) ? 0 : 1;
+            y[e] = isnan(x[e]) ? 0.0f : x[e];  // an infinity stays: its quotient is none, `nearest` gives ±kMax
         }
     }
     absmax = largestOfUnit(absmax, unit);
-    const float scale = __fdiv_rn(absmax, P::kMax);
 
-    float finite[kPerVector];
+    // absmax / kMax: of a constant, one remainder is enough (tried for every float from 2^-60 on).
+    constexpr float kPart = 1.0f / P::kMax;
+    const float part = absmax * kPart;
+    float scale = fmaf(fmaf(-part, P::kMax, absmax), kPart, part);
+    float divisor = scale;
+    if (absmax < 0x1p-60f) {  // seldom: the scale may be subnormal, and is lifted with what it divides
+        scale = __fdiv_rn(absmax, P::kMax);
+        divisor = scale * 0x1p100f;
 #pragma unroll
-    for (int e = 0; e < kPerVector; e++) finite[e] = x[e];
-    if (non_finite > 0) {
-        // Instead of infinity, what is past kMax times the scale even where the scale is coarsely rounded (subnormal).
-        const float infinity = fmaxf(absmax, 512.0f * fminf(scale, 1.0f));
-#pragma unroll
-        for (int e = 0; e < kPerVector; e++) {
-            if (!isFinite(x[e])) finite[e] = isnan(x[e]) ? 0.0f : copysignf(infinity, x[e]);
-        }
+        for (int e = 0; e < kPerVector; e++) y[e] *= 0x1p100f;
     }
 
-    const Divider by(scale);
-    uint32_t nearest[2][4];
+    const float reciprocal = nearestReciprocal(divisor);
+    float quotient[kPerVector];
 #pragma unroll
-    for (int e = 0; e < kPerVector; e++) {
-        nearest[e / 4][e % 4] = P::nearest(by.divide(finite[e]), finite[e]);
-    }
-    const bool is_zero = scale == 0.0f;  // its quotients are no numbers
-    return {make_uint2(is_zero ? 0 : lowBytes(nearest[0]), is_zero ? 0 : lowBytes(nearest[1])), scale, non_finite};
+    for (int e = 0; e < kPerVector; e++) quotient[e] = divideBy(y[e], divisor, reciprocal);
+    const uint32_t low = P::nearest(quotient, y), high = P::nearest(quotient + 4, y + 4);
+    const bool is_zero = scale == 0.0f;  // its quotients are none
+    return {make_uint2(is_zero ? 0 : low, is_zero ? 0 : high), scale, non_finite};
 }
 
 // Tells the sequence's status word of elements that were not finite.

@@ -71,13 +71,14 @@ struct Part {
     template <typename Take>
     __device__ __forceinline__ void forVectors(const KvSpan& span, const void* elements, int vectors, Take take) const {
         if (row >= kRows) return;  // threads beyond the last whole row
-        const int64_t all = static_cast<int64_t>(span.batch) * span.tokens.value;  // below 2^31
-        const int64_t begin = static_cast<int64_t>(part) * vectors;
-        const int64_t end = min(begin + vectors, all);
-        for (int64_t index = begin + row; index < end; index += kRows) {
-            const Spot spot = spotOfHead(span, head, static_cast<int>(index));
-            if (!spot.covered) continue;
-            take(loadOnce(static_cast<const uint16_t*>(elements) + spot.vector * kHeadDim + chunk * kPerVector));
+        const unsigned all = span.batch * span.tokens.value, begin = part * vectors;
+        const unsigned end = min(begin + vectors, all);
+        SpanWalk walk(span);
+        for (unsigned index = begin + row; index < end; index += kRows) {
+            if (index == begin + row || !walk.advance(kRows)) walk.goTo(index, head);
+            if (!walk.covered()) continue;
+            const int64_t element = static_cast<int64_t>(walk.vector()) * kHeadDim + chunk * kPerVector;
+            take(loadOnce(static_cast<const uint16_t*>(elements) + element));
         }
     }
 

@@ -86,9 +86,10 @@ impl<'a> TokenSpan<'a> {
                 one_a_sequence(argument, slice.len(), shape.batch)?;
             }
         }
+        let all = shape.vectors() as u128;
+        at_most("batch * num_kv_heads * max_seq_len", all, MAX_INDEX)?;
         let tokens = end - start;
-        let vectors = (shape.batch * shape.num_kv_heads) as u128 * tokens as u128;
-        at_most("batch * num_kv_heads * tokens", vectors, MAX_INDEX)?;
+        let vectors = shape.batch * shape.num_kv_heads * tokens;
         Ok(Covered {
             first: start as u32,
             tokens: tokens as u32,
@@ -181,7 +182,7 @@ mod tests {
         };
         assert_eq!(
             TokenSpan::all().covered(long).unwrap_err().to_string(),
-            "batch * num_kv_heads * tokens is 3221225472: at most 2147483647 can be indexed"
+            "batch * num_kv_heads * max_seq_len is 3221225472: at most 2147483647 can be indexed"
         );
     }
 }
