@@ -17,7 +17,7 @@ pub fn run(emulator: Emulator) -> Result<(), Box<dyn std::error::Error>> {
     emulator.set_checks("none")?;
     println!("no GPU: counts of what was executed, and no times");
     println!(
-        "{:<7} {:<22} {:>8} {:>7} {:>12} {:>13} {:>9} {:>8} {:>9} {:>9}",
+        "{:<10} {:<22} {:>8} {:>7} {:>12} {:>13} {:>9} {:>8} {:>9} {:>9}",
         "op",
         "case",
         "launches",
@@ -29,7 +29,7 @@ pub fn run(emulator: Emulator) -> Result<(), Box<dyn std::error::Error>> {
         "conflicts",
         "KV B/inst"
     );
-    for op in [Op::Append, Op::Decode, Op::Step] {
+    for op in Op::ALL {
         for case in cases(&SIZES) {
             let mut workload = Workload::new(&kernels, &stream, case, 1)?;
             stream.synchronize()?;
@@ -70,9 +70,13 @@ pub fn run(emulator: Emulator) -> Result<(), Box<dyn std::error::Error>> {
                 Op::Decode | Op::Step => {
                     format!("{:.1}", case.kv_bytes() as f64 / instructions as f64)
                 }
+                // K alone, and what it is converted to or from.
+                Op::Quantize | Op::Dequantize => {
+                    format!("{:.1}", fewest as f64 / instructions as f64)
+                }
             };
             println!(
-                "{op:<7} {case:<22} {:>8} {blocks:>7} {fewest:>12} {moved:>13} {:>9.3} {:>8.3} {conflicts:>9} {kv_bytes_per_instruction:>9}",
+                "{op:<10} {case:<22} {:>8} {blocks:>7} {fewest:>12} {moved:>13} {:>9.3} {:>8.3} {conflicts:>9} {kv_bytes_per_instruction:>9}",
                 launches.len(),
                 moved as f64 / fewest as f64,
                 sectors as f64 / ideal as f64,

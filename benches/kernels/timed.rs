@@ -32,7 +32,7 @@ pub fn run() -> Result<(), Box<dyn std::error::Error>> {
     );
 
     let mut criterion = Criterion::default().configure_from_args();
-    for op in [Op::Append, Op::Decode, Op::Step] {
+    for op in Op::ALL {
         let mut group = criterion.benchmark_group(op.to_string());
         for case in cases(&SIZES) {
             // What is read again after all others is in the L2 no longer.

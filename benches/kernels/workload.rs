@@ -16,6 +16,20 @@ pub enum Op {
     Decode,
     /// Both in one launch.
     Step,
+    /// All of K to int8.
+    Quantize,
+    /// And back.
+    Dequantize,
+}
+
+impl Op {
+    pub const ALL: [Op; 5] = [
+        Op::Append,
+        Op::Decode,
+        Op::Step,
+        Op::Quantize,
+        Op::Dequantize,
+    ];
 }
 
 impl fmt::Display for Op {
@@ -24,6 +38,8 @@ impl fmt::Display for Op {
             Op::Append => "append",
             Op::Decode => "decode",
             Op::Step => "step",
+            Op::Quantize => "quantize",
+            Op::Dequantize => "dequantize",
         })
     }
 }
@@ -101,6 +117,11 @@ impl Case {
             Op::Decode => self.kv_bytes() + queries,
             // The new token's K and V are read as given, and written.
             Op::Step => self.kv_bytes() + self.token_bytes() + queries,
+            Op::Quantize | Op::Dequantize => {
+                let vectors = self.batch * self.num_kv_heads * (self.seq_len + 1);
+                let stored = self.head_dim + size_of::<f32>();
+                vectors * (self.head_dim * size_of::<f16>() + stored)
+            }
         }
     }
 }
@@ -110,6 +131,8 @@ pub struct Workload {
     case: Case,
     kernels: Kernels,
     caches: Vec<KvCache<f16>>,
+    /// What the caches are converted to.
+    stored: Vec<KvCache<i8>>,
     lengths: Lengths,
     q: CudaSlice<f16>,
     k: CudaSlice<f16>,
@@ -143,6 +166,9 @@ impl Workload {
             caches: (0..caches)
                 .map(|_| KvCache::new(stream, case.shape()))
                 .collect::<Result<_>>()?,
+            stored: (0..caches)
+                .map(|_| KvCache::new(stream, case.shape()))
+                .collect::<Result<_>>()?,
             lengths,
             q: zeros(case.num_q_heads())?,
             k: zeros(case.num_kv_heads)?,
@@ -156,7 +182,7 @@ impl Workload {
     pub fn launch(&mut self, op: Op, turn: usize, stream: &CudaStream) -> Result<()> {
         let step = self.lengths.step(NewTokens::Each(1))?;
         let turn = turn % self.caches.len();
-        let cache = &mut self.caches[turn];
+        let (cache, stored) = (&mut self.caches[turn], &mut self.stored[turn]);
         let num_q_heads = self.case.num_q_heads();
         match op {
             Op::Append => {
@@ -174,6 +200,20 @@ impl Workload {
                 .decode(&self.q, num_q_heads, &mut self.out)
                 .workspace(&mut self.workspace)
                 .launch(stream),
+            Op::Quantize => {
+                let shape = cache.shape();
+                let (payload, scales) = stored.k_and_scale_mut();
+                let scales = scales.expect("int8 has scales");
+                let quantize = self.kernels.quantize(cache.k(), shape, payload, scales);
+                quantize.launch(stream)
+            }
+            Op::Dequantize => {
+                let shape = cache.shape();
+                let scales = stored.k_scale().expect("int8 has scales");
+                let target = cache.k_v_mut().0;
+                let dequantize = self.kernels.dequantize(stored.k(), scales, shape, target);
+                dequantize.launch(stream)
+            }
         }
     }
 }
