@@ -2,7 +2,8 @@
 //
 // Both are bound by memory: a lane moves eight elements at a time, 16 bytes on the one side and 8 on the other (were it
 // 16 on both, two accesses of the wide side would each leave every other 16 bytes to the other). The lanes of a vector
-// follow each other, neighbouring vectors too, and each takes KV_QUANTIZE_PASSES vectors, loaded before the first is worked on.
+// follow each other, neighbouring vectors too, and each takes KV_QUANTIZE_PASSES vectors, loaded before the first is
+// worked on.
 #include "quantize.cuh"
 #include "span.cuh"
 #include "variants.h"

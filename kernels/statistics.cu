@@ -1,5 +1,5 @@
-// statistics: the smallest, the largest and the sum of each KV head's channels, over the tokens of a span; calibrate: the
-// largest magnitude alone, as channel scales.
+// statistics: the smallest, the largest and the sum of each KV head's channels, over the tokens of a span; calibrate:
+// the largest magnitude alone, as channel scales.
 //
 // A block takes a KV head and a part of its vectors; each thread takes 16 bytes of a vector, eight channels, and every
 // kRows-th vector of the part. Its threads' findings are joined in a fixed order, and parts are shared out by the

@@ -1,6 +1,7 @@
 //! quantize and dequantize: every bit as the oracle's, and nothing touched besides.
 
 mod refused;
+mod replay;
 
 use half::{bf16, f16};
 use kv_kernels::cudarc::driver::CudaSlice;
