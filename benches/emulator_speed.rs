@@ -1,6 +1,10 @@
 //! Warp instructions a second that the emulator executes on one core, on the decode kernel and on CUB's block radix
-//! sort, without checks and with all of them: `cargo bench --bench emulator_speed`. Figures of this machine's CPU, and
-//! no prediction of any GPU's time.
+//! sort, without checks and with all of them and all counters: `cargo bench --bench emulator_speed`. Words behind `--`
+//! choose among the lines: those that hold all of the words are measured. Figures of this machine's CPU, and no
+//! prediction of any GPU's time.
+//!
+//! Launches are big enough, about a million warp instructions, to be about the interpreter; what a launch costs by
+//! itself stands in a line of its own, of a kernel that does next to nothing.
 
 #[path = "../emulator/tests/support/mod.rs"]
 mod support;
@@ -27,7 +31,18 @@ fn main() -> Outcome {
     emulator.set_threads(1)?;
     let context = kv_kernels::open(0)?;
     decode(&emulator, &context)?;
-    radix_sort(&emulator, &context)
+    radix_sort(&emulator, &context)?;
+    little(&emulator, &context)
+}
+
+/// What is measured: without checks, and with all of them.
+const CHECKS: [&str; 2] = ["none", "all"];
+
+/// Whether the command line asks for the line of that name and those checks.
+fn chosen(name: &str, checks: &str) -> bool {
+    let line = format!("{name}, checks {checks}");
+    let mut words = std::env::args().skip(1).filter(|w| !w.starts_with('-'));
+    words.all(|word| line.contains(&word))
 }
 
 /// Times a launch without checks, and with all of them and all counters.
@@ -37,7 +52,10 @@ fn measure(
     name: &str,
     mut launch: impl FnMut() -> Outcome,
 ) -> Outcome {
-    for checks in ["none", "all"] {
+    for checks in CHECKS {
+        if !chosen(name, checks) {
+            continue;
+        }
         emulator.set_checks(checks)?;
         emulator.keep_counters(true)?;
         emulator.take_counters()?;
@@ -55,7 +73,7 @@ fn measure(
         }
         let seconds = (processor_seconds() - start) / f64::from(launches);
         println!(
-            "{name}, checks {checks}: {instructions} warp instructions in {:.1} ms: {:.1} million a second",
+            "{name}, checks {checks}: {instructions} warp instructions in {:.3} ms: {:.1} million a second",
             seconds * 1e3,
             instructions as f64 / seconds / 1e6
         );
@@ -64,15 +82,22 @@ fn measure(
 }
 
 fn decode(emulator: &Emulator, context: &Arc<CudaContext>) -> Outcome {
-    let stream = context.default_stream();
-    let kernels = Kernels::new(context)?;
-    let (num_q_heads, head_dim, seq_len) = (8, 128, 2048);
+    let (num_q_heads, head_dim, seq_len) = (8, 128, 8192);
     let shape = CacheShape {
-        batch: 2,
+        batch: 16,
         num_kv_heads: 1,
         max_seq_len: seq_len,
         head_dim,
     };
+    let name = format!(
+        "decode, head_dim {head_dim}, group {num_q_heads}, {} sequences of {seq_len} tokens",
+        shape.batch
+    );
+    if !CHECKS.iter().any(|checks| chosen(&name, checks)) {
+        return Ok(());
+    }
+    let stream = context.default_stream();
+    let kernels = Kernels::new(context)?;
     let mut cache = KvCache::<f16>::new(&stream, shape)?;
     let mut lengths = Lengths::new(&stream, shape.batch, shape.max_seq_len)?;
     let tokens = shape.batch * seq_len * head_dim;
@@ -93,7 +118,6 @@ fn decode(emulator: &Emulator, context: &Arc<CudaContext>) -> Outcome {
         .advance(&mut lengths, NewTokens::Each(seq_len))
         .launch(&stream)?;
     stream.synchronize()?;
-    let name = format!("decode, head_dim {head_dim}, group {num_q_heads}, {seq_len} tokens");
     measure(emulator, &stream, &name, || {
         let step = lengths.step(NewTokens::Each(0))?;
         kernels
@@ -106,6 +130,10 @@ fn decode(emulator: &Emulator, context: &Arc<CudaContext>) -> Outcome {
 /// CUB's block radix sort from the toolkit's headers: tiles of 512 keys.
 fn radix_sort(emulator: &Emulator, context: &Arc<CudaContext>) -> Outcome {
     let (blocks, threads, items) = (256u32, 128u32, 4u32);
+    let name = format!("CUB's block radix sort, {} keys a block", threads * items);
+    if !CHECKS.iter().any(|checks| chosen(&name, checks)) {
+        return Ok(());
+    }
     let Some(nvcc) = support::nvcc_or_skip("CUB's radix sort") else {
         return Ok(());
     };
@@ -124,12 +152,31 @@ fn radix_sort(emulator: &Emulator, context: &Arc<CudaContext>) -> Outcome {
         block_dim: (threads, 1, 1),
         shared_mem_bytes: 0,
     };
-    let name = format!("CUB's block radix sort, {} keys a block", threads * items);
     measure(emulator, &stream, &name, || {
         let mut launch = stream.launch_builder(&kernel);
         launch.arg(&keys).arg(&mut sorted).arg(&0i32).arg(&32i32);
         // SAFETY: the arguments are the kernel's, and both buffers hold a tile for every block.
         unsafe { launch.launch(config) }?;
+        Ok(())
+    })
+}
+
+/// A kernel of one warp that leaves at once: what a launch costs by itself.
+fn little(emulator: &Emulator, context: &Arc<CudaContext>) -> Outcome {
+    let ptx =
+        ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry little()\n{\n ret;\n}\n";
+    let kernel = context
+        .load_module(Ptx::from_src(ptx))?
+        .load_function("little")?;
+    let stream = context.default_stream();
+    let config = LaunchConfig {
+        grid_dim: (1, 1, 1),
+        block_dim: (32, 1, 1),
+        shared_mem_bytes: 0,
+    };
+    measure(emulator, &stream, "a kernel that only returns", || {
+        // SAFETY: the kernel takes nothing and touches nothing.
+        unsafe { stream.launch_builder(&kernel).launch(config) }?;
         Ok(())
     })
 }

@@ -9,18 +9,36 @@ use super::cluster;
 use super::lanes::{each, wide};
 use super::program::Flow;
 use super::warp::Warp;
-use crate::check::Check;
+use crate::check::{Check, Checks};
 use crate::counters::{InstructionCounts, SECTOR, Traffic};
 use crate::memory::{Allocation, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 use crate::ptx::ast::Space;
-use std::sync::Arc;
 
-/// The allocation that the warp's last global access went to.
-#[derive(Debug, Default)]
-pub struct CachedAllocation {
+/// Allocations that global accesses went to last, newest first.
+#[derive(Debug)]
+pub struct RecentAllocations([Recent; RECENT]);
+
+/// How many are kept.
+const RECENT: usize = 4;
+
+/// An allocation met before; of no bytes where there is none.
+#[derive(Debug, Clone, Copy)]
+struct Recent {
     base: u64,
-    end: u64,
-    allocation: Option<Arc<Allocation>>,
+    size: u64,
+    /// The launch keeps it alive.
+    allocation: *const Allocation,
+}
+
+impl Default for RecentAllocations {
+    fn default() -> RecentAllocations {
+        let none = Recent {
+            base: 0,
+            size: 0,
+            allocation: std::ptr::null(),
+        };
+        RecentAllocations([none; RECENT])
+    }
 }
 
 /// What an access does.
@@ -71,8 +89,97 @@ pub struct Access {
     pub kind: Kind,
 }
 
-/// Host pointers of the lanes of a mask; the others are null.
+/// Host pointers of the lanes.
 pub type Pointers = [*mut u8; 32];
+
+/// Where the host has the places of an access.
+#[derive(Debug, Clone, Copy)]
+pub enum Reach {
+    /// Each lane's as far behind this pointer as its address says, and aligned as the access asks.
+    Behind(*mut u8),
+    /// Each lane's by itself, in [`Warp::apart`].
+    Apart,
+}
+
+/// The lanes' addresses, with those of lanes that `mask` lacks replaced by another lane's: what holds for all of them
+/// holds for the lanes of the mask.
+#[inline(always)]
+fn filled(mask: u32, addresses: &[u64; 32]) -> [u64; 32] {
+    let first = addresses[mask.trailing_zeros() as usize & 31];
+    each(|l| {
+        if mask >> l & 1 != 0 {
+            addresses[l]
+        } else {
+            first
+        }
+    })
+}
+
+/// The bits that are set in any of `addresses`; and whether all of them are at `base` or up to `last` bytes behind.
+#[inline(always)]
+fn survey(addresses: &[u64; 32], base: u64, last: u64) -> (u64, bool) {
+    let (mut low, mut outside) = (0, 0);
+    for address in addresses {
+        // Memory has fewer than 2^63 bytes: what lies before the base or behind the last place sets a sign.
+        let offset = address.wrapping_sub(base);
+        outside |= offset | last.wrapping_sub(offset);
+        low |= address;
+    }
+    (low, outside >> 63 == 0)
+}
+
+/// The ranges that lanes touch, lane after lane: lanes side by side, or at the same place, are one.
+pub struct Ranges<'a> {
+    addresses: &'a [u64; 32],
+    size: u64,
+    /// Lanes left.
+    left: u32,
+}
+
+impl<'a> Ranges<'a> {
+    /// Of `size` bytes at each address.
+    #[inline(always)]
+    pub fn new(mask: u32, addresses: &'a [u64; 32], size: u64) -> Ranges<'a> {
+        Ranges {
+            addresses,
+            size,
+            left: mask,
+        }
+    }
+
+    /// The next one's first byte, and one past its last.
+    #[inline(always)]
+    #[allow(clippy::should_implement_trait)] // inlined into the wide builds as it is
+    pub fn next(&mut self) -> Option<(u64, u64)> {
+        if self.left == 0 {
+            return None;
+        }
+        let start = self.addresses[self.left.trailing_zeros() as usize];
+        if self.left == u32::MAX {
+            let mut apart = 0;
+            for lane in 0..32 {
+                apart |= self.addresses[lane].wrapping_sub(start) ^ (lane as u64 * self.size);
+            }
+            if apart == 0 {
+                self.left = 0;
+                return Some((start, start + 32 * self.size));
+            }
+        }
+        let mut end = start + self.size;
+        loop {
+            self.left &= self.left - 1;
+            if self.left == 0 {
+                return Some((start, end));
+            }
+            let address = self.addresses[self.left.trailing_zeros() as usize];
+            if address == end {
+                end += self.size;
+            } else if address != end - self.size {
+                return Some((start, end));
+            }
+        }
+    }
+}
 
 /// Generic addresses of each window are told apart by their upper half.
 #[inline(always)]
@@ -89,64 +196,97 @@ const _: () =
     assert!(PARAM_WINDOW >> 31 == 1 && SHARED_WINDOW >> 31 == 2 && LOCAL_WINDOW >> 31 == 3);
 
 impl Warp {
-    /// Checks an access of the lanes of `mask` and gives their host pointers.
+    /// Checks an access of the lanes of `mask` and gives their host pointers; null for the other lanes.
     ///
     /// # Errors
     /// The flow to return where a check failed.
-    // One copy for all instructions: inlined into each, it was most of this crate's code.
-    #[inline(never)]
     pub fn pointers(
         &mut self,
         mask: u32,
         addresses: &[u64; 32],
         access: Access,
     ) -> Result<Pointers, Flow> {
+        let places = self.reach(mask, addresses, access)?;
+        let places = self.places(places, addresses);
+        Ok(each(|lane| {
+            if mask >> lane & 1 != 0 {
+                places[lane]
+            } else {
+                std::ptr::null_mut()
+            }
+        }))
+    }
+
+    /// The host pointers of an access's lanes; of no meaning for lanes that do not take part.
+    #[inline(always)]
+    pub fn places(&self, reach: Reach, addresses: &[u64; 32]) -> Pointers {
+        match reach {
+            Reach::Behind(base) => each(|lane| base.wrapping_add(addresses[lane] as usize)),
+            Reach::Apart => self.apart,
+        }
+    }
+
+    /// Checks an access of the lanes of `mask`, and says where the host has them.
+    ///
+    /// # Errors
+    /// The flow to return where a check failed.
+    // One copy for all instructions: inlined into each, it was most of this crate's code.
+    #[inline(never)]
+    pub fn reach(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Reach, Flow> {
         #[cfg(target_arch = "x86_64")]
         if wide() {
             // SAFETY: the processor has the features of the wide build.
-            return unsafe { self.pointers_wide(mask, addresses, access) };
+            return unsafe { self.reach_wide(mask, addresses, access) };
         }
-        self.pointers_of(mask, addresses, access)
+        self.reach_in(mask, addresses, access)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-    unsafe fn pointers_wide(
+    unsafe fn reach_wide(
         &mut self,
         mask: u32,
         addresses: &[u64; 32],
         access: Access,
-    ) -> Result<Pointers, Flow> {
-        self.pointers_of(mask, addresses, access)
+    ) -> Result<Reach, Flow> {
+        self.reach_in(mask, addresses, access)
     }
 
     #[inline(always)]
-    fn pointers_of(
+    fn reach_in(
         &mut self,
         mask: u32,
         addresses: &[u64; 32],
         access: Access,
-    ) -> Result<Pointers, Flow> {
+    ) -> Result<Reach, Flow> {
         match access.space {
             Some(Space::Global | Space::Const) => self.global(mask, addresses, access),
             Some(Space::Shared) => self.shared(self.block, mask, addresses, access),
+            None => self.generic(mask, addresses, access),
             Some(Space::Cluster) => self.cluster(mask, addresses, access),
             Some(Space::Local) => self.local_pointers(mask, addresses, access),
             Some(Space::Param | Space::Reg) => self.params(mask, addresses, access),
-            None => self.generic(mask, addresses, access),
         }
     }
 
-    /// As [`Warp::pointers`] for a load of which only the bytes of `used` matter: the others may be unwritten, or
+    /// As [`Warp::reach`] for a load of which only the bytes of `used` matter: the others may be unwritten, or
     /// another thread's to write.
     #[cold]
-    pub fn pointers_partly(
+    pub fn reach_partly(
         &mut self,
         mask: u32,
         addresses: &[u64; 32],
         access: Access,
         used: u32,
-    ) -> Result<Pointers, Flow> {
+    ) -> Result<Reach, Flow> {
+        if self.launch().checks == Checks::NONE {
+            return self.reach(mask, addresses, access);
+        }
         let space = |lane: usize| access.space.unwrap_or(window(addresses[lane]));
         let mut shadowed = bits(mask).map(space);
         if !shadowed.all(|s| {
@@ -155,13 +295,13 @@ impl Warp {
                 Space::Global | Space::Const | Space::Shared | Space::Cluster
             )
         }) {
-            return self.pointers(mask, addresses, access);
+            return self.reach(mask, addresses, access);
         }
         let whole = Access {
             kind: Kind::Probe,
             ..access
         };
-        let pointers = self.pointers(mask, addresses, whole)?;
+        let reach = self.reach(mask, addresses, whole)?;
         let global = bits(mask).all(|l| matches!(space(l), Space::Global | Space::Const));
         if global && self.launch().counters {
             self.count_global(mask, addresses, access);
@@ -185,7 +325,7 @@ impl Warp {
             }
             first += len.max(1);
         }
-        Ok(pointers)
+        Ok(reach)
     }
 
     /// What shadows say of an access that was found inside its memory.
@@ -219,85 +359,84 @@ impl Warp {
         Ok(())
     }
 
-    fn generic(
-        &mut self,
-        mask: u32,
-        addresses: &[u64; 32],
-        access: Access,
-    ) -> Result<Pointers, Flow> {
+    fn generic(&mut self, mask: u32, addresses: &[u64; 32], access: Access) -> Result<Reach, Flow> {
+        let lanes = filled(mask, addresses);
+        let first = lanes[0] >> 31;
+        let (mut mixed, mut windows) = (0, false);
+        for address in lanes {
+            mixed |= address >> 31 ^ first;
+            windows |= (address >> 31).wrapping_sub(1) < 3;
+        }
+        if !windows {
+            return self.global(mask, addresses, access);
+        }
+        if mixed == 0 {
+            return self.inside(window(lanes[0]), mask, addresses, access);
+        }
         let mut out = [std::ptr::null_mut(); 32];
         let mut left = mask;
         while left != 0 {
-            let first = window(addresses[left.trailing_zeros() as usize]);
-            let mut lanes = 0;
-            for lane in bits(left) {
-                if window(addresses[lane]) == first {
-                    lanes |= 1 << lane;
-                }
-            }
-            // Generic addresses reach the shared memory of all of the cluster's blocks.
-            let space = match first {
-                Space::Shared => Space::Cluster,
-                other => other,
-            };
+            let space = window(addresses[left.trailing_zeros() as usize]);
+            let lanes = bits(left)
+                .filter(|&l| window(addresses[l]) == space)
+                .fold(0u32, |m, l| m | 1 << l);
             left &= !lanes;
-            let base = match space {
-                Space::Cluster => SHARED_WINDOW,
-                Space::Local => LOCAL_WINDOW,
-                Space::Param => PARAM_WINDOW,
-                _ => 0,
-            };
-            let inside: [u64; 32] = each(|l| addresses[l].wrapping_sub(base));
-            let part = self.pointers(
-                lanes,
-                &inside,
-                Access {
-                    space: Some(space),
-                    ..access
-                },
-            )?;
-            if lanes == mask {
-                return Ok(part);
-            }
+            let reach = self.inside(space, lanes, addresses, access)?;
+            let part = self.places(reach, addresses);
             for lane in bits(lanes) {
                 out[lane] = part[lane];
             }
         }
-        Ok(out)
+        self.apart = out;
+        Ok(Reach::Apart)
     }
 
-    #[inline(always)]
+    /// Generic addresses that are all in `space`.
+    fn inside(
+        &mut self,
+        space: Space,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<Reach, Flow> {
+        // Generic addresses reach the shared memory of all of the cluster's blocks.
+        let (space, base) = match space {
+            Space::Shared => (Space::Cluster, SHARED_WINDOW),
+            Space::Local => (Space::Local, LOCAL_WINDOW),
+            Space::Param => (Space::Param, PARAM_WINDOW),
+            other => (other, 0),
+        };
+        let inside: [u64; 32] = each(|l| addresses[l].wrapping_sub(base));
+        let access = Access {
+            space: Some(space),
+            ..access
+        };
+        Ok(match self.reach(mask, &inside, access)? {
+            Reach::Behind(start) => Reach::Behind(start.wrapping_sub(base as usize)),
+            Reach::Apart => Reach::Apart,
+        })
+    }
+
+    /// What the lanes' addresses have in common, `low`, is no multiple of what the access needs: the report, or where
+    /// the check is off, word that the lanes must be reached one by one.
+    #[cold]
     fn misaligned(&mut self, mask: u32, addresses: &[u64; 32], align: u32) -> Result<(), Flow> {
-        let low = u64::from(align) - 1;
-        let mut any = 0;
-        for lane in 0..32 {
-            any |= if mask >> lane & 1 != 0 {
-                addresses[lane] & low
-            } else {
-                0
-            };
-        }
-        if any == 0 || !self.launch().checks.has(Check::Alignment) {
+        if !self.launch().checks.has(Check::Alignment) {
             return Ok(());
         }
-        Err(self.report_misaligned(mask, addresses, align))
-    }
-
-    #[cold]
-    fn report_misaligned(&mut self, mask: u32, addresses: &[u64; 32], align: u32) -> Flow {
         let low = u64::from(align) - 1;
         let lanes = bits(mask)
             .filter(|&l| addresses[l] & low != 0)
             .fold(0u32, |m, l| m | 1 << l);
         let address = addresses[lanes.trailing_zeros() as usize];
-        self.violation(
+        Err(self.violation(
             Check::Alignment,
             lanes,
             format!(
                 "address {address:#x} is {} past a multiple of {align}, which the access needs",
                 address & low
             ),
-        )
+        ))
     }
 
     /// The counters of the current instruction.
@@ -372,6 +511,17 @@ pub fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
         mask &= mask - 1;
         Some(lane)
     })
+}
+
+/// Calls `f` for the lanes of a mask, in order.
+#[inline(always)]
+pub fn for_lanes(mask: u32, mut f: impl FnMut(usize)) {
+    // One call, so that it is inlined, into the wide builds too.
+    for lane in 0..32 {
+        if mask >> lane & 1 != 0 {
+            f(lane);
+        }
+    }
 }
 
 fn verb(kind: Kind) -> &'static str {

@@ -5,8 +5,9 @@
 //! a copy belongs to the group that its thread commits next, and threads of a warp may commit and wait
 //! at different times.
 
-use super::access::{Access, Kind, Pointers, bits};
+use super::access::{Access, Kind, Pointers, Reach, bits, for_lanes};
 use super::block::Block;
+use super::lanes::each;
 use super::program::Flow;
 use super::shared::byte_state;
 use super::warp::Warp;
@@ -15,7 +16,7 @@ use crate::ptx::ast::Space;
 use std::collections::VecDeque;
 
 /// The copies of one instruction, a lane each.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Batch {
     /// Lanes whose copies are in flight.
     lanes: u32,
@@ -36,8 +37,11 @@ pub struct Batch {
 /// Copies that a warp's threads have issued.
 #[derive(Debug, Default)]
 pub struct CopyQueue {
-    /// In order of issue.
-    flying: VecDeque<Batch>,
+    /// In order of issue. Boxed: a batch is large, and is written where it stays.
+    flying: VecDeque<Box<Batch>>,
+    /// Batches that are done, to be used again.
+    #[allow(clippy::vec_box)] // they go back and forth as they are
+    idle: Vec<Box<Batch>>,
     /// For each lane, groups committed.
     committed: [u32; 32],
     /// Copy instructions issued.
@@ -51,7 +55,7 @@ pub struct CopyQueue {
 impl CopyQueue {
     /// Nothing is in flight.
     pub fn clear(&mut self) {
-        self.flying.clear();
+        self.idle.extend(self.flying.drain(..));
         self.committed = [0; 32];
         self.in_flight = 0;
         self.most_in_flight = 0;
@@ -89,7 +93,52 @@ impl CopyQueue {
     }
 }
 
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch {
+            lanes: 0,
+            size: 0,
+            taken: None,
+            group: [0; 32],
+            serial: 0,
+            to: [0; 32],
+            from: [std::ptr::null_mut(); 32],
+        }
+    }
+}
+
 impl Batch {
+    /// Copies what the sources of `lanes` hold, as much each as a `W`.
+    ///
+    /// # Safety
+    /// Sources and destinations, behind `base`, are valid for that.
+    #[inline(always)]
+    unsafe fn move_whole<W: Copy>(&self, lanes: u32, base: *mut u8) {
+        for_lanes(lanes, |lane| {
+            let to = base.wrapping_add(self.to[lane] as usize).cast::<W>();
+            // SAFETY: the caller's promise.
+            unsafe { to.write_unaligned(self.from[lane].cast::<W>().read_unaligned()) };
+        });
+    }
+
+    /// Copies what is `taken` of each source, and puts zeros behind it.
+    ///
+    /// # Safety
+    /// As for [`Batch::move_whole`].
+    unsafe fn move_parts(&self, lanes: u32, base: *mut u8, taken: &[u8; 32]) {
+        for lane in bits(lanes) {
+            let to = base.wrapping_add(self.to[lane] as usize);
+            let taken = usize::from(taken[lane]);
+            // SAFETY: the caller's promise.
+            unsafe {
+                if taken != 0 {
+                    std::ptr::copy_nonoverlapping(self.from[lane].cast_const(), to, taken);
+                }
+                std::ptr::write_bytes(to.add(taken), 0, self.size as usize - taken);
+            }
+        }
+    }
+
     /// Bytes that the copies of some lanes read.
     #[inline(always)]
     fn bytes(&self, lanes: u32) -> u64 {
@@ -139,7 +188,10 @@ impl Warp {
             kind: Kind::Read,
         };
         let from = match &request.taken {
-            None => self.pointers(mask, request.from, read(size))?,
+            None => {
+                let reach = self.reach(mask, request.from, read(size))?;
+                self.places(reach, request.from)
+            }
             Some(taken) => {
                 let mut from = [std::ptr::null_mut(); 32];
                 // Lanes that read nothing may name any address.
@@ -151,7 +203,8 @@ impl Warp {
                     let same = bits(left)
                         .filter(|&l| taken[l] == count)
                         .fold(0u32, |m, l| m | 1 << l);
-                    let part = self.pointers(same, request.from, read(u32::from(count)))?;
+                    let reach = self.reach(same, request.from, read(u32::from(count)))?;
+                    let part = self.places(reach, request.from);
                     bits(same).for_each(|l| from[l] = part[l]);
                     left &= !same;
                 }
@@ -164,21 +217,23 @@ impl Warp {
             align: size,
             kind: Kind::Probe,
         };
-        let pointers = self.pointers(mask, request.to, probe)?;
+        let reach = self.reach(mask, request.to, probe)?;
         // SAFETY: no other reference to the block is alive while a handler runs.
-        let block = unsafe { self.block() };
-        let base = block.shared.as_ptr() as usize;
-        let mut to = [0u32; 32];
-        for lane in 0..32 {
-            to[lane] = (pointers[lane] as usize).wrapping_sub(base) as u32;
-        }
+        let base = unsafe { self.block() }.shared.as_ptr() as usize;
+        let to: [u32; 32] = match reach {
+            Reach::Behind(start) => {
+                let first = (start as usize).wrapping_sub(base) as u32;
+                each(|lane| (request.to[lane] as u32).wrapping_add(first))
+            }
+            Reach::Apart => each(|lane| (self.apart[lane] as usize).wrapping_sub(base) as u32),
+        };
         let checks = self.launch().checks;
         if checks.has(Check::AsyncCopy) || checks.has(Check::UninitMemory) {
             self.mark_pending(self.block, mask, &to, size)?;
         }
         if checks.has(Check::SharedRace) {
             // The copy may write at any time from now on: what others read before must be ordered before this.
-            let places = to.map(u64::from);
+            let places: [u64; 32] = each(|lane| u64::from(to[lane]));
             let write = Access {
                 kind: Kind::Store,
                 space: Some(Space::Shared),
@@ -188,18 +243,15 @@ impl Warp {
             unsafe { self.shared_race(self.block, mask, &places, write)? };
         }
         let queue = self.copies();
-        let group = queue.committed;
-        let serial = queue.issued;
+        let mut batch = queue.idle.pop().unwrap_or_default();
+        batch.lanes = mask;
+        batch.size = size;
+        batch.taken = request.taken;
+        batch.group = queue.committed;
+        batch.serial = queue.issued;
+        batch.to = to;
+        batch.from = from;
         queue.issued += 1;
-        let batch = Batch {
-            lanes: mask,
-            size,
-            taken: request.taken,
-            group,
-            serial,
-            to,
-            from,
-        };
         queue.depart(batch.bytes(mask));
         queue.flying.push_back(batch);
         Ok(())
@@ -231,16 +283,8 @@ impl Warp {
                 }
             }
         }
-        for lane in bits(mask) {
-            // SAFETY: as above.
-            unsafe {
-                std::ptr::write_bytes(
-                    states.add(to[lane] as usize),
-                    byte_state::PENDING,
-                    size as usize,
-                )
-            };
-        }
+        // SAFETY: as above.
+        unsafe { set_states(states, mask, to, size, byte_state::PENDING) };
         Ok(())
     }
 
@@ -249,6 +293,7 @@ impl Warp {
     ///
     /// # Errors
     /// The flow to return where a landing raced with an access.
+    #[inline(always)]
     pub fn wait_copies(&mut self, mask: u32, pending: u32) -> Result<(), Flow> {
         let mut at = 0;
         loop {
@@ -300,6 +345,7 @@ impl Warp {
     ///
     /// # Errors
     /// As [`Warp::wait_copies`].
+    #[inline(always)]
     pub fn wait_all_copies(&mut self, mask: u32) -> Result<(), Flow> {
         self.copies().commit(mask);
         self.wait_copies(mask, 0)
@@ -316,11 +362,12 @@ impl Warp {
         if flying[at].lanes != 0 {
             return at + 1;
         }
-        if at == 0 {
-            flying.pop_front();
+        let done = if at == 0 {
+            flying.pop_front()
         } else {
-            flying.remove(at);
-        }
+            flying.remove(at)
+        };
+        queue.idle.extend(done);
         at
     }
 
@@ -333,46 +380,22 @@ impl Warp {
         let (base, states) = (block.shared.as_ptr(), block.shared.states());
         let batch = &block.copies[self.index as usize].flying[at];
         let size = batch.size as usize;
-        for lane in bits(lanes) {
-            let to = base.wrapping_add(batch.to[lane] as usize);
-            let from = batch.from[lane].cast_const();
-            // SAFETY: `size` bytes at the destination and the bytes taken at the source were found inside their
-            // memories at issue, which live as long as the launch.
-            unsafe {
-                match (&batch.taken, size) {
-                    (None, 16) => to
-                        .cast::<u128>()
-                        .write_unaligned(from.cast::<u128>().read_unaligned()),
-                    (None, 8) => to
-                        .cast::<u64>()
-                        .write_unaligned(from.cast::<u64>().read_unaligned()),
-                    (None, _) => to
-                        .cast::<u32>()
-                        .write_unaligned(from.cast::<u32>().read_unaligned()),
-                    (Some(taken), _) => {
-                        let taken = usize::from(taken[lane]);
-                        if taken != 0 {
-                            std::ptr::copy_nonoverlapping(from, to, taken);
-                        }
-                        std::ptr::write_bytes(to.add(taken), 0, size - taken);
-                    }
-                }
+        // SAFETY: `size` bytes at each destination and the bytes taken at each source were found inside their memories
+        // at issue, which live as long as the launch.
+        unsafe {
+            match (&batch.taken, size) {
+                (None, 16) => batch.move_whole::<u128>(lanes, base),
+                (None, 8) => batch.move_whole::<u64>(lanes, base),
+                (None, _) => batch.move_whole::<u32>(lanes, base),
+                (Some(taken), _) => batch.move_parts(lanes, base, taken),
             }
         }
         if checks.has(Check::AsyncCopy) || checks.has(Check::UninitMemory) {
-            for lane in bits(lanes) {
-                // SAFETY: there is a state for each byte of the destination.
-                unsafe {
-                    std::ptr::write_bytes(
-                        states.add(batch.to[lane] as usize),
-                        byte_state::INIT,
-                        size,
-                    )
-                };
-            }
+            // SAFETY: there is a state for each byte of the destinations.
+            unsafe { set_states(states, lanes, &batch.to, batch.size, byte_state::INIT) };
         }
         if checks.has(Check::SharedRace) {
-            let addresses: [u64; 32] = batch.to.map(u64::from);
+            let addresses: [u64; 32] = each(|lane| u64::from(batch.to[lane]));
             let access = Access {
                 space: Some(Space::Shared),
                 size: size as u32,
@@ -384,6 +407,26 @@ impl Warp {
         }
         Ok(())
     }
+}
+
+/// Gives the bytes at `to` of the lanes of `mask`, 4, 8 or 16 each, a state.
+///
+/// # Safety
+/// `states` has one for each of them.
+#[inline(always)]
+unsafe fn set_states(states: *mut u8, mask: u32, to: &[u32; 32], size: u32, state: u8) {
+    let all = u128::from_ne_bytes([state; 16]);
+    for_lanes(mask, |lane| {
+        let at = states.wrapping_add(to[lane] as usize);
+        // SAFETY: the caller's promise.
+        unsafe {
+            match size {
+                16 => at.cast::<u128>().write_unaligned(all),
+                8 => at.cast::<u64>().write_unaligned(all as u64),
+                _ => at.cast::<u32>().write_unaligned(all as u32),
+            }
+        }
+    });
 }
 
 /// Whether any of the 4, 8 or 16 states at `at` is one of [`byte_state::TAKEN`].

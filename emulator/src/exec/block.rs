@@ -1,5 +1,6 @@
 //! A block in execution: shared memory, barriers, and the turns of its warps.
 
+use super::access::bits;
 use super::cluster::{self, FarAccess};
 use super::launch::LaunchState;
 use super::program::{Program, SLOT};
@@ -43,8 +44,10 @@ struct Barrier {
     arrived: u32,
     /// Threads asked for; 0 for all.
     threads: u32,
-    /// Warps that arrived, waiting or not.
-    warps: Vec<u32>,
+    /// Warps that arrived, waiting or not, by bit.
+    warps: u32,
+    /// Those of them that wait.
+    waiting: u32,
     /// Result so far and destinations, for reductions.
     popc: u32,
     voters: u32,
@@ -58,6 +61,8 @@ pub struct Resident {
     warps: Vec<Warp>,
     files: Vec<AlignedBytes>,
     barriers: [Barrier; 16],
+    /// Barriers that somebody has arrived at, by bit.
+    awaited: u32,
     /// Warps that have exited.
     finished: Vec<bool>,
     /// Turns taken since the block began.
@@ -107,6 +112,7 @@ impl Resident {
             let mut warp = Warp::new(program, launch, index, lanes_of(threads, index));
             warp.regs = file.as_ptr();
             super::special::fill_constants(program, &warp);
+            super::special::fill_lanes(program, &warp, launch, &block);
             warps.push(warp);
             files.push(file);
         }
@@ -116,6 +122,7 @@ impl Resident {
             warps,
             files,
             barriers: Default::default(),
+            awaited: 0,
             turns: 0,
             random: None,
         }
@@ -137,6 +144,7 @@ impl Resident {
         self.block.bulks.iter_mut().for_each(|c| c.clear());
         self.block.mbarriers.clear();
         self.barriers = Default::default();
+        self.awaited = 0;
         self.finished.fill(false);
         self.turns = 0;
         self.random = launch.seed.map(|seed| {
@@ -364,9 +372,15 @@ impl Resident {
         } else {
             32
         };
-        barrier.warps.push(warp as u32);
-        let number = self.block.first_warp as usize + warp;
-        self.cluster().order.arrive(arrival.id as usize, number);
+        barrier.warps |= 1 << warp;
+        if arrival.wait {
+            barrier.waiting |= 1 << warp;
+        }
+        self.awaited |= 1 << arrival.id;
+        if self.warps[warp].order_checked() {
+            let number = self.block.first_warp as usize + warp;
+            self.cluster().order.arrive(arrival.id as usize, number);
+        }
         let barrier = &mut self.barriers[arrival.id as usize];
         if let Some(reduction) = arrival.reduction {
             barrier.popc += (reduction.bits & arrival.lanes).count_ones();
@@ -379,10 +393,7 @@ impl Resident {
     }
 
     fn complete_barriers(&mut self) {
-        for id in 0..16 {
-            if self.barriers[id].arrived == 0 {
-                continue;
-            }
+        for id in bits(self.awaited) {
             let wanted = match self.barriers[id].threads {
                 0 => self
                     .warps
@@ -395,15 +406,22 @@ impl Resident {
                 continue;
             }
             let barrier = std::mem::take(&mut self.barriers[id]);
+            self.awaited &= !(1 << id);
             for &(warp, slot, lanes, op) in &barrier.destinations {
                 // SAFETY: the slot is the destination operand of an instruction of this program.
                 unsafe { write_reduction(&self.warps[warp as usize], slot, lanes, op, &barrier) };
             }
+            if self.warps[0].order_checked() {
+                let wholly = bits(barrier.waiting)
+                    .filter(|&w| self.warps[w].waits_wholly(id as u32))
+                    .fold(0, |m, w| m | 1 << w);
+                let rank = self.block.rank as usize;
+                let order = &mut self.cluster().order;
+                order.complete(rank, id, barrier.waiting, wholly);
+            }
             for warp in &mut self.warps {
                 warp.release(id as u32);
             }
-            let rank = self.block.rank as usize;
-            self.cluster().order.complete(rank, id, &barrier.warps);
         }
     }
 
@@ -441,7 +459,7 @@ impl Resident {
                 };
                 let barrier = &self.barriers[id as usize];
                 let missing: Vec<String> = (0..self.warps.len())
-                    .filter(|&w| !self.finished[w] && !barrier.warps.contains(&(w as u32)))
+                    .filter(|&w| !self.finished[w] && barrier.warps >> w & 1 == 0)
                     .map(|w| format!("warp {w} ({})", self.whereabouts(w, u32::MAX)))
                     .collect();
                 let trouble = Trouble {

@@ -86,8 +86,8 @@ pub struct LaunchState {
     pub places: super::race::GlobalPlaces,
     /// Where the blocks of a cooperative launch meet.
     workspace: Option<Arc<Allocation>>,
-    /// Warp instructions left; negative once spent.
-    budget: AtomicI64,
+    /// Warp instructions left, where there is a limit; negative once spent.
+    budget: Option<AtomicI64>,
 }
 
 impl LaunchState {
@@ -137,8 +137,11 @@ impl LaunchState {
 
     /// Takes `instructions` off the budget. False when it is spent.
     pub fn spend(&self, instructions: u64) -> bool {
+        let Some(budget) = &self.budget else {
+            return true;
+        };
         let instructions = i64::try_from(instructions).unwrap_or(i64::MAX);
-        self.budget.fetch_sub(instructions, Ordering::Relaxed) >= instructions
+        budget.fetch_sub(instructions, Ordering::Relaxed) >= instructions
     }
 }
 
@@ -178,11 +181,10 @@ pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Envir
         serial: LAUNCHES.fetch_add(1, Ordering::Relaxed) + 1,
         printed: Mutex::new(String::new()),
         places: super::race::GlobalPlaces::default(),
-        budget: AtomicI64::new(
-            env.budget
-                .and_then(|b| i64::try_from(b).ok())
-                .unwrap_or(i64::MAX),
-        ),
+        budget: env
+            .budget
+            .and_then(|b| i64::try_from(b).ok())
+            .map(AtomicI64::new),
     };
     let blocks: u64 = config.grid.iter().map(|&g| u64::from(g)).product();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -3,7 +3,7 @@
 use super::block::Block;
 use super::lanes::Lane;
 use super::launch::LaunchState;
-use super::program::Program;
+use super::program::{Program, SpecialSlot};
 use super::shared::RESERVED;
 use super::warp::Warp;
 
@@ -89,19 +89,36 @@ pub fn fill_constants(program: &Program, warp: &Warp) {
     }
 }
 
-/// Fills in the special registers for the block that `warp` is part of now.
-pub fn fill_specials(program: &Program, warp: &Warp, launch: &LaunchState, block: &Block) {
-    for special in &program.specials {
+/// Whether a special register is each lane's own. Those are the same in every block.
+fn is_of_lane(name: &str) -> bool {
+    name.starts_with("%tid") || name.starts_with("%lane")
+}
+
+/// Fills in the special registers that tell a warp's lanes apart.
+pub fn fill_lanes(program: &Program, warp: &Warp, launch: &LaunchState, block: &Block) {
+    for special in program.specials.iter().filter(|s| is_of_lane(&s.name)) {
         let values: [u64; 32] = std::array::from_fn(|lane| {
             value(&special.name, lane as u32, warp.index, launch, block)
         });
-        // SAFETY: special slots lie in the register file, and have the width that `width` says.
-        unsafe {
-            match width(&special.name) {
-                Some(64) => u64::store(warp.slot(special.slot), values, u32::MAX),
-                Some(1) => bool::store(warp.slot(special.slot), values.map(|v| v != 0), u32::MAX),
-                _ => u32::store(warp.slot(special.slot), values.map(|v| v as u32), u32::MAX),
-            }
+        put(warp, special, values);
+    }
+}
+
+/// Fills in the other special registers for the block that `warp` is part of now.
+pub fn fill_specials(program: &Program, warp: &Warp, launch: &LaunchState, block: &Block) {
+    for special in program.specials.iter().filter(|s| !is_of_lane(&s.name)) {
+        let value = value(&special.name, 0, warp.index, launch, block);
+        put(warp, special, [value; 32]);
+    }
+}
+
+fn put(warp: &Warp, special: &SpecialSlot, values: [u64; 32]) {
+    // SAFETY: special slots lie in the register file, and have the width that `width` says.
+    unsafe {
+        match width(&special.name) {
+            Some(64) => u64::store(warp.slot(special.slot), values, u32::MAX),
+            Some(1) => bool::store(warp.slot(special.slot), values.map(|v| v != 0), u32::MAX),
+            _ => u32::store(warp.slot(special.slot), values.map(|v| v as u32), u32::MAX),
         }
     }
 }

@@ -109,6 +109,7 @@ fn distinct_bytes(mask: u32, addresses: &[u64; 32], size: u32) -> u32 {
 /// of 16 bytes in four quarter-warps; in a pass, each bank delivers one word a wavefront, and lanes that
 /// want the same word share it. Two half-warp passes of which neither needs a bank twice, taken
 /// together, are merged (as hardware does where lanes share words).
+#[inline(always)]
 pub fn shared_wavefronts(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u32) {
     let lanes_a_pass = match size {
         0..=4 => 32,
@@ -118,47 +119,48 @@ pub fn shared_wavefronts(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u
     let mut wavefronts = 0;
     let mut ideal = 0;
     for start in (0..32).step_by(lanes_a_pass) {
-        let part = mask & (((1u64 << lanes_a_pass) - 1) << start) as u32;
-        if part == 0 {
+        let lanes = (((1u64 << lanes_a_pass) - 1) << start) as u32;
+        if mask & lanes == 0 {
             continue;
         }
         ideal += 1;
-        wavefronts += pass_wavefronts(part, addresses, size);
+        // Mostly each bank is wanted once: then the lanes' banks together are as many as each by itself. Lanes that
+        // do not take part count as bytes of no bank.
+        let (mut banks, mut wanted) = (0u32, 0);
+        for lane in start..start + lanes_a_pass {
+            let first = addresses[lane] as u32 >> 2;
+            let words = ((addresses[lane] as u32 + size - 1) >> 2) - first + 1;
+            let words = if mask >> lane & 1 != 0 { words } else { 0 };
+            banks |= (((1u64 << words) - 1) as u32).rotate_left(first & 31);
+            wanted += words;
+        }
+        wavefronts += if banks.count_ones() == wanted {
+            1
+        } else {
+            conflicting_wavefronts(mask & lanes, addresses, size)
+        };
     }
     (wavefronts, ideal)
 }
 
-/// Wavefronts of the lanes of one pass.
-pub fn pass_wavefronts(mask: u32, addresses: &[u64; 32], size: u32) -> u32 {
-    // Mostly each bank is wanted once.
-    let (mut seen, mut twice) = (0u32, false);
-    for lane in super::access::bits(mask) {
-        let first = addresses[lane] as u32 >> 2;
-        let last = (addresses[lane] as u32 + size - 1) >> 2;
-        let banks = (((1u64 << (last - first + 1)) - 1) as u32).rotate_left(first & 31);
-        twice |= seen & banks != 0;
-        seen |= banks;
-    }
-    if !twice {
-        return u32::from(mask != 0);
-    }
+/// Wavefronts of the lanes of one pass, where a bank is wanted more than once: each bank's distinct words are listed.
+fn conflicting_wavefronts(mask: u32, addresses: &[u64; 32], size: u32) -> u32 {
     // Up to 32 lanes of one word, or 8 lanes of four: 32 words.
-    let mut words = [[0u32; 32]; 32];
+    let mut words = [[std::mem::MaybeUninit::<u32>::uninit(); 32]; 32];
     let mut depth = [0u8; 32];
     let mut deepest = 0;
-    for lane in 0..32 {
-        if mask >> lane & 1 == 0 {
-            continue;
-        }
+    for lane in super::access::bits(mask) {
         let first = addresses[lane] as u32 >> 2;
         let last = (addresses[lane] as u32 + size - 1) >> 2;
         for word in first..=last {
             let bank = (word & 31) as usize;
             let have = depth[bank] as usize;
-            if words[bank][..have].contains(&word) {
+            // SAFETY: the first `have` words of the bank have been written.
+            let known = |w: &std::mem::MaybeUninit<u32>| unsafe { w.assume_init() } == word;
+            if words[bank][..have].iter().any(known) {
                 continue;
             }
-            words[bank][have] = word;
+            words[bank][have].write(word);
             depth[bank] += 1;
             deepest = deepest.max(depth[bank]);
         }

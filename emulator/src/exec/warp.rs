@@ -180,7 +180,9 @@ pub struct Warp {
     /// Per-thread local memory, thread after thread.
     pub local: super::local::LocalMemory,
     /// Where global accesses went last.
-    pub cached: super::access::CachedAllocation,
+    pub recent: super::access::RecentAllocations,
+    /// Places of lanes that have to be reached one by one: see [`super::access::Reach`].
+    pub apart: super::access::Pointers,
     /// Warp instructions run, for clocks.
     pub clock: u64,
     /// Carry flag of each lane.
@@ -222,7 +224,8 @@ impl Warp {
             block: std::ptr::null_mut(),
             launch,
             local: super::local::LocalMemory::default(),
-            cached: super::access::CachedAllocation::default(),
+            recent: super::access::RecentAllocations::default(),
+            apart: [std::ptr::null_mut(); 32],
             clock: 0,
             carry: 0,
             cluster_arrived: 0,
@@ -291,6 +294,10 @@ impl Warp {
         // SAFETY: the caller's promise.
         unsafe {
             if self.doubts.is_empty() {
+                #[cfg(target_arch = "x86_64")]
+                if super::lanes::wide() {
+                    return self.run_wide(slice);
+                }
                 self.run_on::<false>(slice)
             } else {
                 self.begin_doubts();
@@ -299,7 +306,16 @@ impl Warp {
         }
     }
 
+    /// [`Warp::run`] without doubtful values, where the processor counts bits.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+    unsafe fn run_wide(&mut self, slice: u64) -> Stop {
+        // SAFETY: the caller's promise.
+        unsafe { self.run_on::<false>(slice) }
+    }
+
     /// [`Warp::run`], following doubtful values or not.
+    #[inline(always)]
     unsafe fn run_on<const DOUBTING: bool>(&mut self, slice: u64) -> Stop {
         let insts = self.program().insts.as_ptr();
         let mut left = slice;

@@ -194,22 +194,43 @@ impl Allocation {
         }
     }
 
+    /// The same by words of 64 bytes' bits.
+    #[inline(always)]
+    fn init_words(&self) -> *const AtomicU64 {
+        // The mapping begins with a page, and reaches past the word of the last byte.
+        self.init_bits().cast()
+    }
+
     /// Marks `len` bytes from `offset` initialised.
-    #[inline]
+    #[inline(always)]
     pub fn mark_init(&self, offset: u64, len: u64) {
-        let bits = self.init_bits();
-        if bits.is_null() {
+        let words = self.init_words();
+        if words.is_null() {
             return;
         }
         debug_assert!(offset + len <= self.size);
-        for_bit_bytes(offset, len, |byte, mask| {
+        for_words(offset, len, |word, mask| {
             // SAFETY: the bitmap has a bit for every byte of the allocation.
-            let cell = unsafe { &*bits.add(byte as usize) };
+            let cell = unsafe { &*words.add(word as usize) };
             if cell.load(Ordering::Relaxed) & mask != mask {
                 cell.fetch_or(mask, Ordering::Relaxed);
             }
-            true
         });
+    }
+
+    /// Whether all of `len` bytes from `offset` are initialised.
+    #[inline(always)]
+    pub fn is_init(&self, offset: u64, len: u64) -> bool {
+        let words = self.init_words();
+        let mut missing = 0;
+        if !words.is_null() {
+            for_words(offset, len, |word, mask| {
+                // SAFETY: the bitmap has a bit for every byte of the allocation.
+                let cell = unsafe { &*words.add(word as usize) };
+                missing |= mask & !cell.load(Ordering::Relaxed);
+            });
+        }
+        missing == 0
     }
 
     /// First offset in the range that is not initialised, if any.
@@ -237,6 +258,18 @@ impl Allocation {
             // SAFETY: the whole mapping is ours; dropping its pages makes them read as zero again.
             unsafe { libc::madvise(map.base.as_ptr().cast(), map.len, libc::MADV_DONTNEED) };
         }
+    }
+}
+
+/// Calls `f(word, mask)` for each word of 64 bits of a bitmap that bits `offset..offset + len` touch.
+#[inline(always)]
+fn for_words(offset: u64, len: u64, mut f: impl FnMut(u64, u64)) {
+    let (mut at, end) = (offset, offset + len);
+    while at < end {
+        let low = at & 63;
+        let take = (64 - low).min(end - at);
+        f(at >> 6, u64::MAX >> (64 - take) << low);
+        at += take;
     }
 }
 

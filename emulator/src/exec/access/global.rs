@@ -1,6 +1,6 @@
 //! Accesses to global memory: the allocation they fall into, and its shadows.
 
-use super::{Access, CachedAllocation, Kind, Pointers, bits, verb};
+use super::{Access, Kind, Ranges, Reach, Recent, bits, filled, survey, verb};
 use crate::check::Check;
 use crate::exec::doubt::Found;
 use crate::exec::lanes::each;
@@ -15,53 +15,55 @@ impl Warp {
         mask: u32,
         addresses: &[u64; 32],
         access: Access,
-    ) -> Result<Pointers, Flow> {
-        self.misaligned(mask, addresses, access.align)?;
-        let size = u64::from(access.size);
-        let first = addresses[mask.trailing_zeros() as usize];
-        if first < self.cached.base || first >= self.cached.end {
-            self.find_allocation(first);
-        }
-        let (base, end) = (self.cached.base, self.cached.end);
-        let mut outside = 0u32;
-        for lane in 0..32 {
-            let a = addresses[lane];
-            let bad = a < base || a.wrapping_add(size) > end || a.wrapping_add(size) < a;
-            outside |= u32::from(bad) << lane;
-        }
-        if outside & mask != 0 {
-            return self.scattered(mask, addresses, access);
-        }
-        let Some(allocation) = self.cached.allocation.as_ref() else {
-            return self.scattered(mask, addresses, access);
+    ) -> Result<Reach, Flow> {
+        let others;
+        let lanes = if mask == u32::MAX {
+            addresses
+        } else {
+            others = filled(mask, addresses);
+            &others
         };
-        let host = allocation.host_ptr();
-        let allocation: *const Allocation = &**allocation;
-        let out: Pointers = each(|lane| {
-            if mask >> lane & 1 != 0 {
-                host.wrapping_add(addresses[lane].wrapping_sub(base) as usize)
-            } else {
-                std::ptr::null_mut()
-            }
-        });
-        // SAFETY: the cache holds the allocation alive, and is not touched before the reference ends.
-        let allocation = unsafe { &*allocation };
+        let holds = |r: &&Recent| lanes[0].wrapping_sub(r.base) < r.size;
+        let recent = match self.recent.0.iter().find(holds) {
+            Some(&recent) => recent,
+            None => self.find_allocation(lanes[0]),
+        };
+        let last = recent.size.wrapping_sub(u64::from(access.size));
+        let (low, within) = survey(lanes, recent.base, last);
+        let aligned = low & (u64::from(access.align) - 1) == 0;
+        if !aligned {
+            self.misaligned(mask, addresses, access.align)?;
+        }
+        if !within || recent.allocation.is_null() {
+            return self.scattered(mask, addresses, access);
+        }
+        // SAFETY: the launch keeps its allocations alive as long as its warps run.
+        let allocation = unsafe { &*recent.allocation };
         self.global_shadow(mask, addresses, access, allocation)?;
         if self.launch().counters && access.kind != Kind::Probe {
             self.count_global(mask, addresses, access);
         }
-        Ok(out)
+        let start = allocation.host_ptr().wrapping_sub(recent.base as usize);
+        if aligned {
+            return Ok(Reach::Behind(start));
+        }
+        self.apart = each(|l| start.wrapping_add(lanes[l] as usize));
+        Ok(Reach::Apart)
     }
 
-    fn find_allocation(&mut self, address: u64) {
-        let found = self.launch().memory.find(address).cloned();
-        if let Some(allocation) = found {
-            self.cached = CachedAllocation {
-                base: allocation.address,
-                end: allocation.end(),
-                allocation: Some(allocation),
-            };
+    /// Looks for the allocation that holds `address`, and remembers it; where there is none, any.
+    #[cold]
+    fn find_allocation(&mut self, address: u64) -> Recent {
+        let found = self.launch().memory.find(address).map(|a| Recent {
+            base: a.address,
+            size: a.size,
+            allocation: &**a,
+        });
+        if let Some(found) = found {
+            self.recent.0.rotate_right(1);
+            self.recent.0[0] = found;
         }
+        self.recent.0[0]
     }
 
     /// Lanes in different allocations, or outside all of them.
@@ -71,7 +73,7 @@ impl Warp {
         mask: u32,
         addresses: &[u64; 32],
         access: Access,
-    ) -> Result<Pointers, Flow> {
+    ) -> Result<Reach, Flow> {
         let mut out = [std::ptr::null_mut(); 32];
         for lane in bits(mask) {
             let address = addresses[lane];
@@ -90,7 +92,8 @@ impl Warp {
         if self.launch().counters && access.kind != Kind::Probe {
             self.count_global(mask, addresses, access);
         }
-        Ok(out)
+        self.apart = out;
+        Ok(Reach::Apart)
     }
 
     #[cold]
@@ -145,25 +148,47 @@ impl Warp {
     ) -> Result<(), Flow> {
         let checks = self.launch().checks;
         if checks.has(Check::UninitMemory) && !allocation.init_bits().is_null() {
-            let size = u64::from(access.size);
-            for lane in bits(mask) {
-                let offset = addresses[lane] - allocation.address;
-                if access.kind.only_writes() {
-                    allocation.mark_init(offset, size);
-                } else if access.kind.reads()
-                    && let Some(at) = allocation.first_uninit(offset, size)
-                {
-                    if access.kind == Kind::Load {
-                        self.doubt_global(lane, at, access, allocation, offset);
-                        continue;
-                    }
-                    let text = uninit_global(at, access, allocation);
-                    return Err(self.violation(Check::UninitMemory, 1 << lane, text));
+            let first = allocation.address;
+            let mut ranges = Ranges::new(mask, addresses, u64::from(access.size));
+            if access.kind.only_writes() {
+                while let Some((start, end)) = ranges.next() {
+                    allocation.mark_init(start - first, end - start);
+                }
+            } else if access.kind.reads() {
+                let mut written = true;
+                while let Some((start, end)) = ranges.next() {
+                    written &= allocation.is_init(start - first, end - start);
+                }
+                if !written {
+                    self.unwritten_global(mask, addresses, access, allocation)?;
                 }
             }
         }
         if checks.has(Check::GlobalRace) && access.kind != Kind::Probe {
             self.global_race(mask, addresses, access, allocation)?;
+        }
+        Ok(())
+    }
+
+    /// A read of bytes of which some were never written.
+    #[cold]
+    fn unwritten_global(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+        allocation: &Allocation,
+    ) -> Result<(), Flow> {
+        for lane in bits(mask) {
+            let offset = addresses[lane] - allocation.address;
+            let Some(at) = allocation.first_uninit(offset, u64::from(access.size)) else {
+                continue;
+            };
+            if access.kind != Kind::Load {
+                let text = uninit_global(at, access, allocation);
+                return Err(self.violation(Check::UninitMemory, 1 << lane, text));
+            }
+            self.doubt_global(lane, at, access, allocation, offset);
         }
         Ok(())
     }

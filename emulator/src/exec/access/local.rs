@@ -1,8 +1,9 @@
 //! Accesses to local memory and to the kernel's parameters.
 
-use super::{Access, Kind, Pointers, bits, verb};
+use super::{Access, Kind, Reach, bits, filled, survey, verb};
 use crate::check::Check;
 use crate::exec::doubt::Found;
+use crate::exec::lanes::each;
 use crate::exec::program::Flow;
 use crate::exec::warp::Warp;
 
@@ -12,8 +13,10 @@ impl Warp {
         mask: u32,
         addresses: &[u64; 32],
         access: Access,
-    ) -> Result<Pointers, Flow> {
-        self.misaligned(mask, addresses, access.align)?;
+    ) -> Result<Reach, Flow> {
+        if survey(&filled(mask, addresses), 0, 0).0 & (u64::from(access.align) - 1) != 0 {
+            self.misaligned(mask, addresses, access.align)?;
+        }
         let stride = self.local.stride();
         let size = u64::from(access.size);
         let checked = self.launch().checks.has(Check::UninitMemory);
@@ -51,7 +54,8 @@ impl Warp {
         if self.launch().counters {
             self.count_local(mask, access.size);
         }
-        Ok(out)
+        self.apart = out;
+        Ok(Reach::Apart)
     }
 
     pub(super) fn params(
@@ -59,27 +63,43 @@ impl Warp {
         mask: u32,
         addresses: &[u64; 32],
         access: Access,
-    ) -> Result<Pointers, Flow> {
-        self.misaligned(mask, addresses, access.align)?;
-        let len = self.launch().params.len() as u64;
+    ) -> Result<Reach, Flow> {
+        let params = &self.launch().params;
+        let (start, len) = (params.as_ptr().cast_mut(), params.len() as u64);
         let size = u64::from(access.size);
-        let mut out = [std::ptr::null_mut(); 32];
-        for lane in bits(mask) {
-            let address = addresses[lane];
-            if address.checked_add(size).is_none_or(|end| end > len) || !access.kind.reads() {
-                let text = format!(
-                    "{} of {size} bytes at byte {address} of the kernel's {len} bytes of read-only parameters",
-                    verb(access.kind)
-                );
-                return Err(self.violation(Check::Bounds, 1 << lane, text));
-            }
-            out[lane] = self
-                .launch()
-                .params
-                .as_ptr()
-                .cast_mut()
-                .wrapping_add(address as usize);
+        let lanes = filled(mask, addresses);
+        let (low, within) = survey(&lanes, 0, len.wrapping_sub(size));
+        let aligned = low & (u64::from(access.align) - 1) == 0;
+        if !aligned {
+            self.misaligned(mask, addresses, access.align)?;
         }
-        Ok(out)
+        if !within || !access.kind.reads() {
+            return Err(self.outside_params(mask, addresses, access, len));
+        }
+        // The parameters' bytes on the host are as aligned as it happens.
+        self.apart = each(|lane| start.wrapping_add(lanes[lane] as usize));
+        Ok(Reach::Apart)
+    }
+
+    #[cold]
+    fn outside_params(
+        &mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+        len: u64,
+    ) -> Flow {
+        let size = u64::from(access.size);
+        let outside = |&lane: &usize| {
+            let end = addresses[lane].checked_add(size);
+            end.is_none_or(|end| end > len) || !access.kind.reads()
+        };
+        let lane = bits(mask).find(outside).unwrap_or(0);
+        let text = format!(
+            "{} of {size} bytes at byte {} of the kernel's {len} bytes of read-only parameters",
+            verb(access.kind),
+            addresses[lane]
+        );
+        self.violation(Check::Bounds, 1 << lane, text)
     }
 }

@@ -1,6 +1,6 @@
 //! Accesses to shared memory: the block's own and that of the other blocks of its cluster.
 
-use super::{Access, Kind, Pointers, bits, verb};
+use super::{Access, Kind, Reach, bits, filled, for_lanes, survey, verb};
 use crate::check::Check;
 use crate::exec::block::Block;
 use crate::exec::cluster::{self, FarAccess};
@@ -9,7 +9,6 @@ use crate::exec::lanes::each;
 use crate::exec::program::Flow;
 use crate::exec::shared::byte_state;
 use crate::exec::warp::Warp;
-use crate::ptx::ast::Space;
 
 impl Warp {
     /// Addresses in the shared memory of the cluster's blocks.
@@ -18,16 +17,13 @@ impl Warp {
         mask: u32,
         addresses: &[u64; 32],
         access: Access,
-    ) -> Result<Pointers, Flow> {
-        if bits(mask).all(|l| cluster::within(addresses[l] as u32) == addresses[l] as u32) {
-            return self.pointers(
-                mask,
-                addresses,
-                Access {
-                    space: Some(Space::Shared),
-                    ..access
-                },
-            );
+    ) -> Result<Reach, Flow> {
+        let mut any = 0;
+        for address in filled(mask, addresses) {
+            any |= address as u32;
+        }
+        if cluster::within(any) == any {
+            return self.shared(self.block, mask, addresses, access);
         }
         // SAFETY: block and cluster are alive while their warps are.
         let (own, size) = unsafe {
@@ -56,14 +52,16 @@ impl Warp {
             let inside: [u64; 32] = each(|l| u64::from(cluster::within(addresses[l] as u32)));
             let owner = self.peer(rank);
             if owner != self.block {
-                self.reach(owner, lanes, access)?;
+                self.visit(owner, lanes, access)?;
             }
-            let part = self.shared(owner, lanes, &inside, access)?;
+            let reach = self.shared(owner, lanes, &inside, access)?;
+            let part = self.places(reach, &inside);
             for lane in bits(lanes) {
                 out[lane] = part[lane];
             }
         }
-        Ok(out)
+        self.apart = out;
+        Ok(Reach::Apart)
     }
 
     /// The block of the cluster with that rank.
@@ -76,7 +74,7 @@ impl Warp {
     ///
     /// # Errors
     /// The flow to return where it is not.
-    fn reach(&mut self, owner: *mut Block, lanes: u32, access: Access) -> Result<(), Flow> {
+    fn visit(&mut self, owner: *mut Block, lanes: u32, access: Access) -> Result<(), Flow> {
         let me = self.order_index();
         let line = self.program().info[self.pc as usize].line;
         // SAFETY: the blocks of the cluster are alive, and no reference to this one or to the order is.
@@ -113,51 +111,72 @@ impl Warp {
         mask: u32,
         addresses: &[u64; 32],
         access: Access,
-    ) -> Result<Pointers, Flow> {
-        self.misaligned(mask, addresses, access.align)?;
+    ) -> Result<Reach, Flow> {
+        let others;
+        let lanes = if mask == u32::MAX {
+            addresses
+        } else {
+            others = filled(mask, addresses);
+            &others
+        };
         // SAFETY: no other reference to the block's memory is alive while a handler runs.
         let memory = unsafe { &(*owner).shared };
-        let len = memory.len() as u64;
-        let size = u64::from(access.size);
-        let mut outside = 0u32;
-        for lane in 0..32 {
-            // A shared address has 32 bits, so the sum cannot wrap.
-            outside |= u32::from((addresses[lane] & 0xffff_ffff) + size > len) << lane;
+        let last = (memory.len() as u64).wrapping_sub(u64::from(access.size));
+        let (low, within) = survey(lanes, 0, last);
+        let aligned = low & (u64::from(access.align) - 1) == 0;
+        if !aligned {
+            self.misaligned(mask, addresses, access.align)?;
         }
-        if outside & mask != 0 {
-            let lanes = bits(outside & mask)
-                .filter(|&l| !memory.is_reserved(addresses[l] as u32, access.size))
-                .fold(0u32, |m, l| m | 1 << l);
-            if lanes != 0 {
-                let address = addresses[lanes.trailing_zeros() as usize];
-                let text = if cluster::place(address as u32, 0) == address as u32 {
-                    format!(
-                        "{} of {size} bytes at {address:#x}, an address in the cluster's shared memory, where only the block's own can be reached",
-                        verb(access.kind)
-                    )
-                } else {
-                    format!(
-                        "{} of {size} bytes at shared address {address:#x}: {} bytes past the {len} bytes the block has",
-                        verb(access.kind),
-                        (address + size).saturating_sub(len)
-                    )
-                };
-                return Err(self.violation(Check::Bounds, lanes, text));
-            }
+        if !within {
+            self.outside_shared(owner, mask, addresses, access)?;
         }
-        let base = memory.as_ptr();
-        let out: Pointers = each(|lane| {
-            if mask >> lane & 1 != 0 {
-                base.wrapping_add(addresses[lane] as u32 as usize)
-            } else {
-                std::ptr::null_mut()
-            }
-        });
+        let start = memory.as_ptr();
         self.shared_shadow(owner, mask, addresses, access)?;
         if self.launch().counters {
             self.count_shared(mask, addresses, access.size);
         }
-        Ok(out)
+        if aligned && within {
+            return Ok(Reach::Behind(start));
+        }
+        self.apart = each(|l| start.wrapping_add(lanes[l] as u32 as usize));
+        Ok(Reach::Apart)
+    }
+
+    /// Not all of the addresses are in the block's own bytes, as numbers of 64 bits: the report, unless those that
+    /// are not have something above the 32 bits of a shared address, or are the system's own bytes.
+    #[cold]
+    fn outside_shared(
+        &mut self,
+        owner: *mut Block,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<(), Flow> {
+        // SAFETY: no other reference to the block's memory is alive while a handler runs.
+        let memory = unsafe { &(*owner).shared };
+        let len = memory.len() as u64;
+        let size = u64::from(access.size);
+        let lanes = bits(mask)
+            .filter(|&l| (addresses[l] & 0xffff_ffff) + size > len)
+            .filter(|&l| !memory.is_reserved(addresses[l] as u32, access.size))
+            .fold(0u32, |m, l| m | 1 << l);
+        if lanes == 0 {
+            return Ok(());
+        }
+        let address = addresses[lanes.trailing_zeros() as usize];
+        let text = if cluster::place(address as u32, 0) == address as u32 {
+            format!(
+                "{} of {size} bytes at {address:#x}, an address in the cluster's shared memory, where only the block's own can be reached",
+                verb(access.kind)
+            )
+        } else {
+            format!(
+                "{} of {size} bytes at shared address {address:#x}: {} bytes past the {len} bytes the block has",
+                verb(access.kind),
+                (address + size).saturating_sub(len)
+            )
+        };
+        Err(self.violation(Check::Bounds, lanes, text))
     }
 
     #[inline(always)]
@@ -169,26 +188,24 @@ impl Warp {
         access: Access,
     ) -> Result<(), Flow> {
         let checks = self.launch().checks;
-        if checks.has(Check::UninitMemory) || checks.has(Check::AsyncCopy) {
-            // SAFETY: no other reference to the block's memory is alive while a handler runs.
-            let states = unsafe { (*owner).shared.states() };
-            let size = access.size as usize;
-            for lane in bits(mask) {
-                let offset = addresses[lane] as u32 as usize;
-                // SAFETY: the range was found inside shared memory; there is a state for each of its bytes.
-                let sound = unsafe {
-                    let at = states.add(offset);
-                    match access.kind {
-                        Kind::Probe => true,
-                        kind if kind.only_writes() => begin_write(at, size),
-                        _ => all_written(at, size),
-                    }
-                };
-                if !sound {
-                    // SAFETY: as above.
-                    let range = unsafe { std::slice::from_raw_parts(states.add(offset), size) };
-                    self.shared_state(lane, offset, access, range)?;
+        if access.kind != Kind::Probe
+            && (checks.has(Check::UninitMemory) || checks.has(Check::AsyncCopy))
+        {
+            // SAFETY: no other reference to the block's memory is alive while a handler runs; the ranges were found
+            // inside it, and there is a state for each of its bytes.
+            let sound = unsafe {
+                let states = (*owner).shared.states();
+                match access.size {
+                    16 => states_allow::<u128>(states, mask, addresses, access.kind),
+                    8 => states_allow::<u64>(states, mask, addresses, access.kind),
+                    4 => states_allow::<u32>(states, mask, addresses, access.kind),
+                    2 => states_allow::<u16>(states, mask, addresses, access.kind),
+                    1 => states_allow::<u8>(states, mask, addresses, access.kind),
+                    _ => false,
                 }
+            };
+            if !sound {
+                self.shared_states(owner, mask, addresses, access)?;
             }
         }
         if checks.has(Check::SharedRace) && access.kind != Kind::Probe {
@@ -198,8 +215,39 @@ impl Warp {
         Ok(())
     }
 
-    /// An access to bytes of which not all are plainly written.
+    /// An access to bytes of which not all may be plainly written or free to be written, lane by lane.
     #[cold]
+    fn shared_states(
+        &mut self,
+        owner: *mut Block,
+        mask: u32,
+        addresses: &[u64; 32],
+        access: Access,
+    ) -> Result<(), Flow> {
+        // SAFETY: no other reference to the block's memory is alive while a handler runs.
+        let states = unsafe { (*owner).shared.states() };
+        let size = access.size as usize;
+        for lane in bits(mask) {
+            let offset = addresses[lane] as u32 as usize;
+            // SAFETY: the range was found inside shared memory; there is a state for each of its bytes.
+            let sound = unsafe {
+                let at = states.add(offset);
+                if access.kind.only_writes() {
+                    begin_write(at, size)
+                } else {
+                    all_written(at, size)
+                }
+            };
+            if !sound {
+                // SAFETY: as above.
+                let range = unsafe { std::slice::from_raw_parts(states.add(offset), size) };
+                self.shared_state(lane, offset, access, range)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An access to bytes of which not all are plainly written.
     fn shared_state(
         &mut self,
         lane: usize,
@@ -252,22 +300,14 @@ fn uninit_shared(access: Access, offset: usize) -> String {
     )
 }
 
-/// Calls a function for the states at an address, as words of at most 16 states.
-macro_rules! by_words {
-    ($at:expr, $size:expr, $f:ident) => {
-        match $size {
-            1 => $f::<u8>($at),
-            2 => $f::<u16>($at),
-            4 => $f::<u32>($at),
-            8 => $f::<u64>($at),
-            16 => $f::<u128>($at),
-            size => (0..size).all(|k| $f::<u8>($at.add(k))),
-        }
-    };
-}
-
 /// States side by side.
-trait States: Copy + PartialEq + std::ops::BitAnd<Output = Self> {
+trait States:
+    Copy
+    + PartialEq
+    + std::ops::BitAnd<Output = Self>
+    + std::ops::BitOr<Output = Self>
+    + std::ops::BitXor<Output = Self>
+{
     const WRITTEN: Self;
     const TAKEN: Self;
     const NONE: Self;
@@ -284,39 +324,62 @@ macro_rules! states {
 }
 states!(u8, u16, u32, u64, u128);
 
+/// Whether the lanes' bytes, as many each as `W` has, are all written, or for an access that only writes, free to be:
+/// then they are written.
+///
+/// # Safety
+/// There is a state for each of the bytes.
+#[inline(always)]
+unsafe fn states_allow<W: States>(
+    states: *mut u8,
+    mask: u32,
+    addresses: &[u64; 32],
+    kind: Kind,
+) -> bool {
+    let at = |lane: usize| {
+        states
+            .wrapping_add(addresses[lane] as u32 as usize)
+            .cast::<W>()
+    };
+    let mut odd = W::NONE;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if kind.only_writes() {
+            for_lanes(mask, |lane| {
+                odd = odd | at(lane).read_unaligned() & W::TAKEN
+            });
+            if odd == W::NONE {
+                for_lanes(mask, |lane| at(lane).write_unaligned(W::WRITTEN));
+            }
+        } else {
+            for_lanes(mask, |lane| {
+                odd = odd | at(lane).read_unaligned() ^ W::WRITTEN;
+            });
+        }
+    }
+    odd == W::NONE
+}
+
 /// Whether all of `size` states are plainly written.
 ///
 /// # Safety
 /// There are that many.
-#[inline(always)]
 unsafe fn all_written(at: *mut u8, size: usize) -> bool {
-    #[inline(always)]
-    unsafe fn written<W: States>(at: *mut u8) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { at.cast::<W>().read_unaligned() == W::WRITTEN }
-    }
     // SAFETY: the caller's promise.
-    unsafe { by_words!(at, size, written) }
+    let states = unsafe { std::slice::from_raw_parts(at, size) };
+    states.iter().all(|&s| s == byte_state::INIT)
 }
 
 /// Marks `size` states written, or says that a copy has taken one of them.
 ///
 /// # Safety
 /// There are that many.
-#[inline(always)]
 unsafe fn begin_write(at: *mut u8, size: usize) -> bool {
-    #[inline(always)]
-    unsafe fn write<W: States>(at: *mut u8) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let at = at.cast::<W>();
-            let free = at.read_unaligned() & W::TAKEN == W::NONE;
-            if free {
-                at.write_unaligned(W::WRITTEN);
-            }
-            free
-        }
-    }
     // SAFETY: the caller's promise.
-    unsafe { by_words!(at, size, write) }
+    let states = unsafe { std::slice::from_raw_parts_mut(at, size) };
+    let free = states.iter().all(|&s| s & byte_state::TAKEN == 0);
+    if free {
+        states.fill(byte_state::INIT);
+    }
+    free
 }

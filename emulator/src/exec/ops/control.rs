@@ -5,7 +5,7 @@ use crate::check::{Check, FaultKind};
 use crate::exec::access::bits;
 use crate::exec::call;
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::Lane;
+use crate::exec::lanes::{Lane, pick_handler};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Inst};
 use crate::exec::warp::{BarrierArrival, ReduceOp, Reduction, Stop, Warp};
@@ -325,7 +325,7 @@ fn barrier(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         None
     };
     let mut list: &[Operand] = &i.operands;
-    let mut inst = d.inst(arrive);
+    let mut inst = d.inst(pick_handler!(arrive));
     if let Some(op) = reduction {
         let Some(((target, rest), (predicate, middle))) = list
             .split_first()
@@ -379,6 +379,7 @@ const RED_AND: u32 = 8;
 const RED_OR: u32 = 16;
 const RED_NEGATED: u32 = 32;
 
+#[inline(always)]
 unsafe fn arrive(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     if i.aux & ALIGNED != 0 {
         // Every thread of the warp that has not exited must come to this very instruction.
@@ -397,7 +398,13 @@ unsafe fn arrive(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: the operands are 32-bit slots.
     let (id, count) = unsafe { (u32::load(w.slot(i.a)), u32::load(w.slot(i.b))) };
     let lane = mask.trailing_zeros() as usize;
-    if bits(mask).any(|l| id[l] != id[lane] || count[l] != count[lane]) {
+    let mut odd = 0;
+    for l in 0..32 {
+        if mask >> l & 1 != 0 {
+            odd |= (id[l] ^ id[lane]) | (count[l] ^ count[lane]);
+        }
+    }
+    if odd != 0 {
         return w.violation(
             Check::Barrier,
             mask,

@@ -6,7 +6,7 @@ use crate::check::FaultKind;
 use crate::exec::access::bits;
 use crate::exec::async_copy::Request;
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::Lane;
+use crate::exec::lanes::{Lane, pick_handler, wide};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
@@ -29,18 +29,18 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
     let inst = match i.opcode.get(2).map(String::as_str) {
         Some("commit_group") => {
             operands(d, i, 0)?;
-            d.inst(commit)
+            d.inst(pick_handler!(commit))
         }
         Some("wait_all") => {
             operands(d, i, 0)?;
-            d.inst(wait_all)
+            d.inst(pick_handler!(wait_all))
         }
         Some("wait_group") => {
             operands(d, i, 1)?;
             match i.operands[0] {
                 Operand::Int(n) if (0..=i64::from(u32::MAX)).contains(&n) => Inst {
                     imm: n,
-                    ..d.inst(wait_group)
+                    ..d.inst(pick_handler!(wait_group))
                 },
                 ref other => return d.invalid(format!("{other:?} is no number of groups")),
             }
@@ -56,11 +56,13 @@ unsafe fn nothing(_: &mut Warp, _: &Inst, _: u32) -> Flow {
     Flow::Next
 }
 
+#[inline(always)]
 unsafe fn commit(w: &mut Warp, _: &Inst, mask: u32) -> Flow {
     w.copies().commit(mask);
     Flow::Next
 }
 
+#[inline(always)]
 unsafe fn wait_group(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     match w.wait_copies(mask, i.imm as u32) {
         Ok(()) => Flow::Next,
@@ -68,6 +70,7 @@ unsafe fn wait_group(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     }
 }
 
+#[inline(always)]
 unsafe fn wait_all(w: &mut Warp, _: &Inst, mask: u32) -> Flow {
     match w.wait_all_copies(mask) {
         Ok(()) => Flow::Next,
@@ -124,7 +127,7 @@ fn copy(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         a: from.slot,
         imm: from.offset,
         d: to.slot,
-        ..d.inst(wait_all)
+        ..d.inst(pick_handler!(wait_all))
     };
     let form = match rest {
         None => ALL,
@@ -157,13 +160,32 @@ fn copy(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
 
 fn form_of<const SIZE: u32>(form: u32) -> Handler {
     match form {
-        ALL => issue::<SIZE, ALL>,
-        SOURCE_SIZE => issue::<SIZE, SOURCE_SIZE>,
-        IGNORE => issue::<SIZE, IGNORE>,
-        _ => issue::<SIZE, IGNORE_NEGATED>,
+        ALL => pick_issue::<SIZE, ALL>(),
+        SOURCE_SIZE => pick_issue::<SIZE, SOURCE_SIZE>(),
+        IGNORE => pick_issue::<SIZE, IGNORE>(),
+        _ => pick_issue::<SIZE, IGNORE_NEGATED>(),
     }
 }
 
+fn pick_issue<const SIZE: u32, const FORM: u32>() -> Handler {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+    unsafe fn fast<const SIZE: u32, const FORM: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+        // SAFETY: the handler's own contract; picked only where the features exist.
+        unsafe { issue::<SIZE, FORM>(w, i, mask) }
+    }
+    unsafe fn base<const SIZE: u32, const FORM: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+        // SAFETY: the handler's own contract.
+        unsafe { issue::<SIZE, FORM>(w, i, mask) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if wide() {
+        return fast::<SIZE, FORM>;
+    }
+    base::<SIZE, FORM>
+}
+
+#[inline(always)]
 unsafe fn issue<const SIZE: u32, const FORM: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     let to_code = i.aux >> TO_SHIFT;
     // SAFETY: operands are slots of the warp's file.

@@ -10,6 +10,7 @@ use super::tensor::whole_warp;
 use super::{has, only, operands};
 use crate::exec::access::{Access, Kind};
 use crate::exec::decode::Decoder;
+use crate::exec::lanes::{each, pick_handler};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
@@ -72,18 +73,18 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     }
     let extra = d.extras(slots);
     let run: Handler = match (load, has(i, "trans"), count) {
-        (true, false, 1) => load_matrices::<1, false>,
-        (true, false, 2) => load_matrices::<2, false>,
-        (true, false, _) => load_matrices::<4, false>,
-        (true, true, 1) => load_matrices::<1, true>,
-        (true, true, 2) => load_matrices::<2, true>,
-        (true, true, _) => load_matrices::<4, true>,
-        (false, false, 1) => store_matrices::<1, false>,
-        (false, false, 2) => store_matrices::<2, false>,
-        (false, false, _) => store_matrices::<4, false>,
-        (false, true, 1) => store_matrices::<1, true>,
-        (false, true, 2) => store_matrices::<2, true>,
-        (false, true, _) => store_matrices::<4, true>,
+        (true, false, 1) => pick_handler!(load_matrices::<1, false>),
+        (true, false, 2) => pick_handler!(load_matrices::<2, false>),
+        (true, false, _) => pick_handler!(load_matrices::<4, false>),
+        (true, true, 1) => pick_handler!(load_matrices::<1, true>),
+        (true, true, 2) => pick_handler!(load_matrices::<2, true>),
+        (true, true, _) => pick_handler!(load_matrices::<4, true>),
+        (false, false, 1) => pick_handler!(store_matrices::<1, false>),
+        (false, false, 2) => pick_handler!(store_matrices::<2, false>),
+        (false, false, _) => pick_handler!(store_matrices::<4, false>),
+        (false, true, 1) => pick_handler!(store_matrices::<1, true>),
+        (false, true, 2) => pick_handler!(store_matrices::<2, true>),
+        (false, true, _) => pick_handler!(store_matrices::<4, true>),
     };
     Ok(Inst {
         a: address.slot,
@@ -129,6 +130,7 @@ const fn address_lanes(n: usize) -> u32 {
     u32::MAX >> (32 - 8 * n)
 }
 
+#[inline(always)]
 unsafe fn load_matrices<const N: usize, const TRANS: bool>(
     w: &mut Warp,
     i: &Inst,
@@ -145,19 +147,20 @@ unsafe fn load_matrices<const N: usize, const TRANS: bool>(
         align: ROW,
         kind: Kind::Read,
     };
-    let rows = match w.pointers(mask & address_lanes(N), &addresses, access) {
-        Ok(pointers) => pointers,
+    let given = mask & address_lanes(N);
+    let rows = match w.reach(given, &addresses, access) {
+        Ok(reach) => w.places(reach, &addresses),
         Err(flow) => return flow,
     };
     for k in 0..N {
         // Lanes that a partial warp lacks give no rows.
-        let matrix: Matrix = std::array::from_fn(|r| {
-            let row = rows[8 * k + r];
-            if row.is_null() {
+        let matrix: Matrix = each(|r| {
+            let lane = 8 * k + r;
+            if given >> lane & 1 == 0 {
                 [0; 8]
             } else {
-                // SAFETY: 16 bytes were checked behind each pointer that is not null.
-                unsafe { row.cast::<[u16; 8]>().read_unaligned() }
+                // SAFETY: 16 bytes were checked behind the pointer of each lane that gives a row.
+                unsafe { rows[lane].cast::<[u16; 8]>().read_unaligned() }
             }
         });
         let matrix = if TRANS { transposed(matrix) } else { matrix };
@@ -167,6 +170,7 @@ unsafe fn load_matrices<const N: usize, const TRANS: bool>(
     Flow::Next
 }
 
+#[inline(always)]
 unsafe fn store_matrices<const N: usize, const TRANS: bool>(
     w: &mut Warp,
     i: &Inst,
@@ -183,8 +187,9 @@ unsafe fn store_matrices<const N: usize, const TRANS: bool>(
         align: ROW,
         kind: Kind::Store,
     };
-    let rows = match w.pointers(mask & address_lanes(N), &addresses, access) {
-        Ok(pointers) => pointers,
+    let given = mask & address_lanes(N);
+    let rows = match w.reach(given, &addresses, access) {
+        Ok(reach) => w.places(reach, &addresses),
         Err(flow) => return flow,
     };
     for k in 0..N {
@@ -192,10 +197,10 @@ unsafe fn store_matrices<const N: usize, const TRANS: bool>(
         let matrix = unsafe { w.slot(w.extra(i, k)).cast::<Matrix>().read() };
         let matrix = if TRANS { transposed(matrix) } else { matrix };
         for (r, row) in matrix.iter().enumerate() {
-            let to = rows[8 * k + r];
-            if !to.is_null() {
-                // SAFETY: 16 bytes were checked behind each pointer that is not null.
-                unsafe { to.cast::<[u16; 8]>().write_unaligned(*row) };
+            let lane = 8 * k + r;
+            if given >> lane & 1 != 0 {
+                // SAFETY: 16 bytes were checked behind the pointer of each lane that gives a row.
+                unsafe { rows[lane].cast::<[u16; 8]>().write_unaligned(*row) };
             }
         }
     }

@@ -10,12 +10,15 @@
 //! atomic (or a `.release` one) on one side, an atomic and then a fence (or an `.acquire` one) on the other.
 //! A fence that a barrier carries to the thread doing the atomic counts too.
 
+mod four;
 mod global;
 mod order;
+mod quad;
+mod shadow;
 mod shared;
 
 pub use order::{GlobalPlaces, Order};
-pub use shared::SharedRaces;
+pub use shadow::SharedRaces;
 
 use super::access::{Access, bits};
 use super::cluster;
@@ -42,7 +45,9 @@ impl Warp {
         unsafe { &mut (*(*self.block).cluster).order }
     }
 
-    fn order_checked(&self) -> bool {
+    /// Whether anybody asks what orders accesses.
+    #[inline(always)]
+    pub fn order_checked(&self) -> bool {
         let checks = self.launch().checks;
         checks.has(Check::SharedRace) || checks.has(Check::GlobalRace)
     }

@@ -1,5 +1,6 @@
 //! What orders the accesses of the warps of a cluster's blocks (of one block, where there are no clusters).
 
+use crate::exec::access::bits;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -32,10 +33,10 @@ pub struct Order {
     remote: Vec<Remote>,
     observed_remote: Vec<Remote>,
     /// Arrivals at each block's barriers, block after block.
-    barriers: Vec<Option<Gathering>>,
+    barriers: Vec<Gathering>,
     /// Arrivals at the cluster's barrier, and those of its last completed phase.
-    cluster: Option<Gathering>,
-    cluster_passed: Option<Gathering>,
+    cluster: Gathering,
+    cluster_passed: Gathering,
     /// Releases on shared addresses, each with its block's place in the cluster above it.
     places: HashMap<u64, (Vec<u32>, Remote)>,
 }
@@ -55,6 +56,19 @@ impl Gathering {
             fenced: vec![0; warps],
             remote: Remote::default(),
         }
+    }
+
+    /// Nobody has arrived.
+    fn clear(&mut self) {
+        self.ordered.fill(0);
+        self.fenced.fill(0);
+        clear_remote(&mut self.remote);
+    }
+}
+
+fn clear_remote(remote: &mut Remote) {
+    if !remote.is_empty() {
+        *remote = Remote::default();
     }
 }
 
@@ -94,6 +108,9 @@ fn join_ticks(map: &mut HashMap<u64, Ticks>, cluster: u64, ticks: &Ticks) {
     }
 }
 
+/// More than a cluster takes.
+const MANY_TICKS: u32 = 1 << 29;
+
 impl Order {
     /// For `blocks` blocks of `block_warps` warps.
     pub fn new(blocks: usize, block_warps: usize) -> Order {
@@ -107,16 +124,25 @@ impl Order {
             observed: vec![0; warps * warps],
             remote: vec![Remote::default(); warps],
             observed_remote: vec![Remote::default(); warps],
-            barriers: vec![None; BARRIERS * blocks],
-            cluster: None,
-            cluster_passed: None,
+            barriers: vec![Gathering::new(warps); BARRIERS * blocks],
+            cluster: Gathering::new(warps),
+            cluster_passed: Gathering::new(warps),
             places: HashMap::new(),
         }
     }
 
     /// New blocks.
     pub fn forget(&mut self) {
-        *self = Order::new(self.warps / self.block_warps, self.block_warps);
+        self.tick = 1;
+        for ticks in [&mut self.ordered, &mut self.fenced, &mut self.observed] {
+            ticks.fill(0);
+        }
+        let remotes = self.remote.iter_mut().chain(&mut self.observed_remote);
+        remotes.for_each(clear_remote);
+        self.barriers.iter_mut().for_each(Gathering::clear);
+        self.cluster.clear();
+        self.cluster_passed.clear();
+        self.places.clear();
     }
 
     /// The present tick.
@@ -135,6 +161,18 @@ impl Order {
         self.ordered[observer * self.warps + observed]
     }
 
+    /// Up to which tick the accesses of the warps other than `observer` are, at the least and at the most.
+    #[inline(always)]
+    pub fn known_of_others(&self, observer: usize) -> (u32, u32) {
+        let (mut least, mut most) = (MANY_TICKS, 0);
+        for (warp, &tick) in self.ordered[self.row(observer)].iter().enumerate() {
+            let own = warp == observer;
+            least = least.min(if own { MANY_TICKS } else { tick });
+            most = most.max(if own { 0 } else { tick });
+        }
+        (least, most)
+    }
+
     /// Up to which tick the accesses of warp `warp` of another cluster are.
     pub fn known_of(&self, observer: usize, cluster: u64, warp: usize) -> u32 {
         match self.remote[observer].get(&cluster) {
@@ -146,15 +184,8 @@ impl Order {
     /// A warp arrives at a barrier of its block.
     pub fn arrive(&mut self, barrier: usize, warp: usize) {
         let slot = warp / self.block_warps * BARRIERS + barrier;
-        let mut gathering = self.barriers[slot]
-            .take()
-            .unwrap_or_else(|| Gathering::new(self.warps));
-        self.gather(&mut gathering, warp);
-        self.barriers[slot] = Some(gathering);
-    }
-
-    fn gather(&mut self, gathering: &mut Gathering, warp: usize) {
         let row = self.row(warp);
+        let gathering = &mut self.barriers[slot];
         join(&mut gathering.ordered, &self.ordered[row.clone()]);
         gathering.ordered[warp] = self.tick;
         join(&mut gathering.fenced, &self.fenced[row]);
@@ -163,53 +194,55 @@ impl Order {
         self.tick += 1;
     }
 
-    /// A barrier of block `block` completes for those of the block's warps that waited.
-    pub fn complete(&mut self, block: usize, barrier: usize, warps: &[u32]) {
-        let Some(gathering) = self.barriers[block * BARRIERS + barrier].take() else {
-            return;
-        };
-        for &warp in warps {
-            self.take_in(block * self.block_warps + warp as usize, &gathering);
+    /// A barrier of block `block` completes. `warps` are those, by bit, that waited for it; those of `wholly` did so with
+    /// all of their threads, so that what they did before now they did before they arrived.
+    pub fn complete(&mut self, block: usize, barrier: usize, warps: u32, wholly: u32) {
+        let slot = block * BARRIERS + barrier;
+        let first = block * self.block_warps;
+        for warp in bits(wholly) {
+            self.barriers[slot].ordered[first + warp] = self.tick;
         }
+        for warp in bits(warps) {
+            let row = self.row(first + warp);
+            let gathering = &self.barriers[slot];
+            join(&mut self.ordered[row.clone()], &gathering.ordered);
+            join(&mut self.fenced[row], &gathering.fenced);
+            join_remote(&mut self.remote[first + warp], &gathering.remote);
+        }
+        self.barriers[slot].clear();
         self.tick += 1;
-    }
-
-    fn take_in(&mut self, warp: usize, gathering: &Gathering) {
-        let row = self.row(warp);
-        join(&mut self.ordered[row.clone()], &gathering.ordered);
-        join(&mut self.fenced[row], &gathering.fenced);
-        join_remote(&mut self.remote[warp], &gathering.remote);
     }
 
     /// A warp arrives at the cluster's barrier; without a release only what its last fence covers is published.
     pub fn arrive_cluster(&mut self, warp: usize, release: bool) {
-        let mut gathering = self
-            .cluster
-            .take()
-            .unwrap_or_else(|| Gathering::new(self.warps));
+        let row = self.row(warp);
+        let gathering = &mut self.cluster;
         if release {
-            self.gather(&mut gathering, warp);
+            join(&mut gathering.ordered, &self.ordered[row.clone()]);
+            gathering.ordered[warp] = self.tick;
+            join_remote(&mut gathering.remote, &self.remote[warp]);
+            self.tick += 1;
         } else {
-            let row = self.row(warp);
             join(&mut gathering.ordered, &self.fenced[row.clone()]);
-            join(&mut gathering.fenced, &self.fenced[row]);
         }
-        self.cluster = Some(gathering);
+        join(&mut gathering.fenced, &self.fenced[row]);
     }
 
     /// The cluster's barrier completes its phase. Nobody can arrive for the phase after next before all have waited
     /// for this one, so one completed phase is all there is to keep.
     pub fn complete_cluster(&mut self) {
-        self.cluster_passed = self.cluster.take();
+        std::mem::swap(&mut self.cluster_passed, &mut self.cluster);
+        self.cluster.clear();
         self.tick += 1;
     }
 
     /// A warp has waited for the last completed phase.
     pub fn pass_cluster(&mut self, warp: usize) {
-        if let Some(gathering) = self.cluster_passed.take() {
-            self.take_in(warp, &gathering);
-            self.cluster_passed = Some(gathering);
-        }
+        let row = self.row(warp);
+        let gathering = &self.cluster_passed;
+        join(&mut self.ordered[row.clone()], &gathering.ordered);
+        join(&mut self.fenced[row], &gathering.fenced);
+        join_remote(&mut self.remote[warp], &gathering.remote);
         self.tick += 1;
     }
 

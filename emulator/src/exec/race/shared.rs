@@ -1,114 +1,255 @@
-//! Races in shared memory: a shadow for each word, of the block's own and of the other blocks of its cluster.
+//! Races in shared memory, of the block's own and of the other blocks of its cluster.
 
+use super::order::Order;
+use super::quad::{FAR, Other, SPLIT, Side};
+use super::shadow::{ALL_BYTES, FarRead, SharedRaces, View};
 use crate::check::Check;
 use crate::exec::access::{Access, Kind, bits};
 use crate::exec::block::Block;
 use crate::exec::lanes::wide;
 use crate::exec::program::Flow;
 use crate::exec::warp::Warp;
-use std::collections::HashMap;
 
-/// Shadow of one word of shared memory.
-#[derive(Debug, Clone, Copy, Default)]
-struct Word {
-    /// Tick of the last write; 0 where there was none.
-    write_tick: u32,
-    /// Tick of the first read that is not known to be ordered; 0 where there is none.
-    read_tick: u32,
-    /// Warps of the block itself that read since.
-    readers: u32,
-    /// Warp (of the cluster) and lane of the last write.
-    writer: u16,
-    /// Bytes of the last write; [`FAR`] where other blocks' warps read since; [`STRONG`] where it was atomic.
-    write_bytes: u8,
-    /// Lane of the reads, or [`MANY`]; [`STRONG`] where all were atomic.
-    read_lane: u8,
-}
-
-/// Several lanes.
-const MANY: u8 = 0x40;
-/// Reads by other blocks are in [`SharedRaces::far`].
-const FAR: u8 = 0x40;
-/// Atomic, or one of several that agree to share the place.
-const STRONG: u8 = 0x80;
-/// Bytes of a word.
-const BYTES: u8 = 0xf;
-
-impl Word {
-    fn write_warp(&self) -> usize {
-        usize::from(self.writer >> 5)
-    }
-    fn write_lane(&self) -> usize {
-        usize::from(self.writer & 31)
-    }
-}
-
-/// A read by a warp of another block of the cluster.
+/// Part of a lane's access: cells of one quad.
 #[derive(Debug, Clone, Copy)]
-struct FarRead {
-    warp: usize,
-    lane: u8,
-    tick: u32,
-    strong: bool,
+struct Piece {
+    /// The 16 bytes, by number; for bytes the word.
+    at: usize,
+    /// Cells, by bit.
+    select: u32,
+    /// Whether the cells are a word's bytes.
+    fine: bool,
 }
 
-/// Shadow of a block's shared memory.
-#[derive(Debug)]
-pub struct SharedRaces {
-    words: Vec<Word>,
-    /// Reads by other blocks' warps since the last write, by word.
-    far: HashMap<usize, Vec<FarRead>>,
-    len: usize,
-}
-
-impl SharedRaces {
-    /// For `len` bytes; the shadow is made when the check first wants it.
-    pub fn new(len: usize) -> SharedRaces {
-        SharedRaces {
-            words: Vec::new(),
-            far: HashMap::new(),
-            len,
+impl Piece {
+    /// The only piece of `SIZE` bytes at a multiple of them, 16 at most.
+    #[inline(always)]
+    fn natural<const SIZE: u32>(address: u64) -> Piece {
+        let address = address as u32 as usize;
+        if SIZE < 4 {
+            Piece {
+                at: address >> 2,
+                select: (SIZE * 2 - 1) << (address & 3),
+                fine: true,
+            }
+        } else {
+            Piece {
+                at: address >> 4,
+                select: ((1 << (SIZE / 4)) - 1) << (address >> 2 & 3),
+                fine: false,
+            }
         }
     }
 
-    /// A new block.
-    pub fn forget(&mut self) {
-        self.words.fill(Word::default());
-        self.far.clear();
-    }
-}
-
-/// The words that `size` bytes at a shared address touch, and which of their bytes: all, where the bytes are `WHOLE`
-/// words.
-#[inline(always)]
-fn words_of<const WHOLE: bool>(address: u64, size: u32) -> impl Iterator<Item = (usize, u8)> {
-    let mut at = address as u32 as usize;
-    let end = at + size as usize;
-    std::iter::from_fn(move || {
-        if at >= end {
-            return None;
-        }
-        if WHOLE {
-            let word = at >> 2;
-            at += 4;
-            return Some((word, BYTES));
-        }
+    /// The first piece of the bytes from `at` to `end`, of one word at most, and where the rest begins.
+    #[inline(always)]
+    fn first(at: usize, end: usize) -> (Piece, usize) {
         let low = at & 3;
         let take = (4 - low).min(end - at);
         let word = at >> 2;
-        at += take;
-        Some((word, (((1u32 << take) - 1) << low) as u8))
-    })
+        let piece = if take == 4 {
+            Piece {
+                at: word >> 2,
+                select: 1 << (word & 3),
+                fine: false,
+            }
+        } else {
+            Piece {
+                at: word,
+                select: ((1 << take) - 1) << low,
+                fine: true,
+            }
+        };
+        (piece, at + take)
+    }
 }
 
 /// The two sides of a race in shared memory.
 struct Conflict {
     lane: usize,
-    word: usize,
-    /// Warp of the cluster.
-    other_warp: usize,
-    other_lane: u8,
-    other_wrote: bool,
+    /// First byte that both touch.
+    address: usize,
+    other: Other,
+}
+
+/// One instruction's accesses, held against the shadow.
+struct Case<'c> {
+    shadow: &'c mut SharedRaces,
+    /// The shadow's words.
+    words: View<'c>,
+    order: &'c Order,
+    side: Side,
+    /// Number of the memory's block's first warp.
+    first: usize,
+    /// The memory is that of the warp's own block.
+    near: bool,
+    reads: bool,
+}
+
+impl Case<'_> {
+    /// Holds a piece against what was before, and notes it if it reads. `side` is the case's own, where the compiler
+    /// sees that nothing changes it.
+    #[inline(always)]
+    fn check<const WRITES: bool>(
+        &mut self,
+        side: &Side,
+        lane: usize,
+        piece: Piece,
+    ) -> Option<Conflict> {
+        if !WRITES && !self.near {
+            return self.check_words::<WRITES>(lane, piece);
+        }
+        let quad = if piece.fine {
+            let flags = self.words.at(piece.at / 4).flags(piece.at % 4);
+            if flags & SPLIT == 0 || WRITES && flags & FAR != 0 {
+                return self.check_bytes::<WRITES>(lane, piece.at, piece.select);
+            }
+            self.shadow.bytes.at(piece.at)
+        } else {
+            self.words.at(piece.at)
+        };
+        if quad.plainly_sound::<WRITES>(side, lane, piece.select) {
+            if !WRITES {
+                quad.read_all(side, lane, piece.select);
+            }
+            return None;
+        }
+        self.check_words::<WRITES>(lane, piece)
+    }
+
+    /// [`Case::check`], word by word.
+    #[inline(never)]
+    fn check_words<const WRITES: bool>(&mut self, lane: usize, piece: Piece) -> Option<Conflict> {
+        if piece.fine {
+            return self.check_bytes::<WRITES>(lane, piece.at, piece.select);
+        }
+        bits(piece.select)
+            .find_map(|k| self.check_bytes::<WRITES>(lane, piece.at * 4 + k, ALL_BYTES))
+    }
+
+    /// Holds an access to bytes of a word against what was before; notes it if it reads.
+    #[inline(never)]
+    fn check_bytes<const WRITES: bool>(
+        &mut self,
+        lane: usize,
+        word: usize,
+        select: u32,
+    ) -> Option<Conflict> {
+        let (place, k) = (word / 4, word % 4);
+        let flags = self.words.at(place).flags(k);
+        let (order, me, base) = (self.order, self.side.warp as usize, self.shadow.base);
+        let known = |warp| base + order.known(me, warp);
+        if WRITES
+            && flags & FAR != 0
+            && let Some(list) = self.shadow.far.get(&word)
+        {
+            let clash = list.iter().find(|r| {
+                let agreed = r.warp == me && r.lane == lane || self.side.strong && r.strong;
+                r.bytes & select != 0 && !agreed && r.tick > known(r.warp)
+            });
+            if let Some(read) = clash {
+                return Some(Conflict {
+                    lane,
+                    address: word * 4 + (read.bytes & select).trailing_zeros() as usize,
+                    other: Other {
+                        warp: read.warp,
+                        lane: Some(read.lane as u32),
+                        wrote: false,
+                    },
+                });
+            }
+        }
+        // A word is one cell until somebody accesses part of it.
+        let fine = flags & SPLIT != 0 || select != ALL_BYTES;
+        if flags & SPLIT == 0 && fine {
+            self.shadow.split(word);
+        }
+        let quad = if fine {
+            self.shadow.bytes.at(word)
+        } else {
+            self.words.at(place)
+        };
+        let cells = if fine { select } else { 1 << k };
+        let noted = self.reads && self.near;
+        if (noted || !self.reads) && quad.plainly_sound::<WRITES>(&self.side, lane, cells) {
+            if noted {
+                quad.read_all(&self.side, lane, cells);
+            }
+            return None;
+        }
+        for cell in bits(cells) {
+            let clash = quad.clash(cell, &self.side, lane, WRITES, self.first, known);
+            if let Some(other) = clash {
+                return Some(Conflict {
+                    lane,
+                    address: word * 4 + if fine { cell } else { 0 },
+                    other,
+                });
+            }
+            if noted {
+                quad.read(cell, &self.side, lane, self.first, known);
+            }
+        }
+        if self.reads && !self.near {
+            self.note_far(lane, word, select);
+        }
+        None
+    }
+
+    /// Notes a read by a warp of another block.
+    fn note_far(&mut self, lane: usize, word: usize, bytes: u32) {
+        self.words.at(word / 4).set(word % 4, FAR);
+        let list = self.shadow.far.entry(word).or_default();
+        let read = FarRead {
+            warp: self.side.warp as usize,
+            lane,
+            tick: self.side.tick,
+            strong: self.side.strong,
+            bytes,
+        };
+        // A lane's last read stands for those before it, but for another byte's or a weaker one.
+        let same = |r: &&mut FarRead| {
+            r.warp == read.warp
+                && r.lane == lane
+                && r.strong == read.strong
+                && r.bytes & !bytes == 0
+        };
+        match list.iter_mut().find(same) {
+            Some(last) => *last = read,
+            None => list.push(read),
+        }
+    }
+
+    /// Notes a write.
+    #[inline(always)]
+    fn write(&mut self, side: &Side, lane: usize, piece: Piece) {
+        if piece.fine {
+            return self.write_bytes(lane, piece);
+        }
+        let quad = self.words.at(piece.at);
+        let far = quad.has(piece.select, FAR);
+        // A word that is written whole is one cell again.
+        quad.write_all(side, lane, piece.select);
+        if far {
+            for k in bits(piece.select) {
+                self.shadow.forget_far(piece.at * 4 + k, ALL_BYTES);
+            }
+        }
+    }
+
+    /// Notes a write of some of a word's bytes.
+    fn write_bytes(&mut self, lane: usize, piece: Piece) {
+        let flags = self.words.at(piece.at / 4).flags(piece.at % 4);
+        if flags & SPLIT == 0 {
+            // The check has split the word, and another lane's write has made it one again.
+            self.shadow.split(piece.at);
+        }
+        let quad = self.shadow.bytes.at(piece.at);
+        quad.write_all(&self.side, lane, piece.select);
+        if flags & FAR != 0 {
+            self.shadow.forget_far(piece.at, piece.select);
+        }
+    }
 }
 
 impl Warp {
@@ -159,199 +300,74 @@ impl Warp {
         addresses: &[u64; 32],
         access: Access,
     ) -> Result<(), Flow> {
-        let mut low = u64::from(access.size);
+        let mut low = 0;
         for lane in 0..32 {
             low |= if mask >> lane & 1 != 0 {
-                addresses[lane]
+                addresses[lane] as u32
             } else {
                 0
             };
         }
-        // SAFETY: the caller's promise.
-        unsafe {
-            if low & 3 == 0 {
-                self.shared_race_of::<true>(owner, mask, addresses, access)
-            } else {
-                self.shared_race_of::<false>(owner, mask, addresses, access)
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn shared_race_of<const WHOLE: bool>(
-        &mut self,
-        owner: *mut Block,
-        mask: u32,
-        addresses: &[u64; 32],
-        access: Access,
-    ) -> Result<(), Flow> {
+        let writes = access.kind.only_writes() || access.kind == Kind::Atomic;
+        let natural = low & (access.size.wrapping_sub(1)) == 0;
         let me = self.order_index();
         // SAFETY: the caller's promise; shadow and order are apart.
-        let (shadow, base, order) = unsafe {
+        let (shadow, first, order) = unsafe {
             (
                 &mut (*owner).shared.race,
                 (*owner).first_warp as usize,
                 self.order(),
             )
         };
+        let words = shadow.wanted();
         let near = owner == self.block;
-        if shadow.words.is_empty() {
-            shadow.words = vec![Word::default(); shadow.len.div_ceil(4)];
+        let tick = shadow.base + order.tick();
+        shadow.latest = shadow.latest.max(tick);
+        let (others, most) = order.known_of_others(me);
+        let case = Case {
+            side: Side {
+                warp: me as u32,
+                bit: if near { 1 << (me - first) } else { 0 },
+                tick,
+                own: shadow.base + order.known(me, me),
+                others: shadow.base + others,
+                most: shadow.base + most,
+                strong: matches!(
+                    access.kind,
+                    Kind::Atomic | Kind::StrongLoad | Kind::StrongStore
+                ),
+            },
+            words,
+            shadow,
+            order,
+            first,
+            near,
+            reads: !writes,
+        };
+        let conflict = match (if natural { access.size } else { 0 }, writes) {
+            (1, false) => case.run::<1, false>(mask, addresses, access.size),
+            (1, true) => case.run::<1, true>(mask, addresses, access.size),
+            (2, false) => case.run::<2, false>(mask, addresses, access.size),
+            (2, true) => case.run::<2, true>(mask, addresses, access.size),
+            (4, false) => case.run::<4, false>(mask, addresses, access.size),
+            (4, true) => case.run::<4, true>(mask, addresses, access.size),
+            (8, false) => case.run::<8, false>(mask, addresses, access.size),
+            (8, true) => case.run::<8, true>(mask, addresses, access.size),
+            (16, false) => case.run::<16, false>(mask, addresses, access.size),
+            (16, true) => case.run::<16, true>(mask, addresses, access.size),
+            (_, false) => case.run::<0, false>(mask, addresses, access.size),
+            (_, true) => case.run::<0, true>(mask, addresses, access.size),
+        };
+        match conflict {
+            None => Ok(()),
+            Some(conflict) => Err(self.report_shared_race(conflict, owner, access)),
         }
-        let strong = matches!(
-            access.kind,
-            Kind::Atomic | Kind::StrongLoad | Kind::StrongStore
-        );
-        let writes = access.kind.only_writes() || access.kind == Kind::Atomic;
-        let reads = access.kind.reads() && access.kind != Kind::Atomic;
-        let own = order.known(me, me);
-        let tick = order.tick();
-        let mut conflict = None;
-        // All lanes are held against what was before; what they do together in one instruction is no race among
-        // them (of several that write a word, one leaves its value).
-        'lanes: for lane in bits(mask) {
-            for (word, bytes) in words_of::<WHOLE>(addresses[lane], access.size) {
-                let cell = &mut shadow.words[word];
-                // Against the last write.
-                if cell.write_tick != 0
-                    && cell.write_bytes & bytes & BYTES != 0
-                    && !(strong && cell.write_bytes & STRONG != 0)
-                {
-                    let warp = cell.write_warp();
-                    let same_lane = warp == me && cell.write_lane() == lane;
-                    let known = if warp == me {
-                        own
-                    } else {
-                        order.known(me, warp)
-                    };
-                    if !same_lane && cell.write_tick > known {
-                        conflict = Some(Conflict {
-                            lane,
-                            word,
-                            other_warp: warp,
-                            other_lane: cell.write_lane() as u8,
-                            other_wrote: true,
-                        });
-                        break 'lanes;
-                    }
-                }
-                // A write against the reads since.
-                if writes && cell.readers != 0 && !(strong && cell.read_lane & STRONG != 0) {
-                    for warp in bits(cell.readers).map(|w| base + w) {
-                        let known = if warp == me {
-                            own
-                        } else {
-                            order.known(me, warp)
-                        };
-                        let lane_of = cell.read_lane & !STRONG;
-                        let same_lane = warp == me && usize::from(lane_of) == lane;
-                        if !same_lane && cell.read_tick > known {
-                            conflict = Some(Conflict {
-                                lane,
-                                word,
-                                other_warp: warp,
-                                other_lane: lane_of,
-                                other_wrote: false,
-                            });
-                            break 'lanes;
-                        }
-                    }
-                }
-                if writes && cell.write_bytes & FAR != 0 {
-                    let unordered = |r: &&FarRead| {
-                        let same_lane = r.warp == me && usize::from(r.lane) == lane;
-                        let shared = same_lane || strong && r.strong;
-                        !shared && r.tick > order.known(me, r.warp)
-                    };
-                    if let Some(read) = shadow
-                        .far
-                        .get(&word)
-                        .and_then(|list| list.iter().find(unordered))
-                    {
-                        conflict = Some(Conflict {
-                            lane,
-                            word,
-                            other_warp: read.warp,
-                            other_lane: read.lane,
-                            other_wrote: false,
-                        });
-                        break 'lanes;
-                    }
-                }
-                if reads && near {
-                    let stale = cell.readers == 0
-                        || bits(cell.readers).all(|w| cell.read_tick <= order.known(me, base + w));
-                    let flag = if strong { STRONG } else { 0 };
-                    let bit = 1 << (me - base);
-                    if stale {
-                        cell.readers = bit;
-                        cell.read_tick = tick;
-                        cell.read_lane = lane as u8 | flag;
-                    } else {
-                        cell.readers |= bit;
-                        let lane_of = cell.read_lane & !STRONG;
-                        let keep = if usize::from(lane_of) == lane {
-                            lane_of
-                        } else {
-                            MANY
-                        };
-                        cell.read_lane = keep | (cell.read_lane & flag);
-                    }
-                } else if reads {
-                    cell.write_bytes |= FAR;
-                    let list = shadow.far.entry(word).or_default();
-                    let read = FarRead {
-                        warp: me,
-                        lane: lane as u8,
-                        tick,
-                        strong,
-                    };
-                    // A warp's last read stands for those before it, but for another lane's or a weaker one.
-                    match list
-                        .iter_mut()
-                        .find(|r| r.warp == me && r.lane == read.lane && r.strong == strong)
-                    {
-                        Some(last) => *last = read,
-                        None => list.push(read),
-                    }
-                }
-            }
-        }
-        if let Some(conflict) = conflict {
-            return Err(self.report_shared_race(conflict, owner, access));
-        }
-        if writes {
-            let writer = (me << 5) as u16;
-            for lane in bits(mask) {
-                for (word, bytes) in words_of::<WHOLE>(addresses[lane], access.size) {
-                    let cell = &mut shadow.words[word];
-                    if cell.write_bytes & FAR != 0 {
-                        shadow.far.remove(&word);
-                    }
-                    // Parts of a word written one after another by one lane add up, and an atomic after the
-                    // lane's own plain store does not make that one atomic.
-                    let more = cell.write_tick == tick && cell.writer == writer | lane as u16;
-                    let (kept, weak) = if more {
-                        (cell.write_bytes & BYTES, cell.write_bytes & STRONG == 0)
-                    } else {
-                        (0, false)
-                    };
-                    *cell = Word {
-                        write_tick: tick,
-                        writer: writer | lane as u16,
-                        write_bytes: kept | bytes | if strong && !weak { STRONG } else { 0 },
-                        ..Word::default()
-                    };
-                }
-            }
-        }
-        Ok(())
     }
 
     #[cold]
     fn report_shared_race(&mut self, c: Conflict, owner: *mut Block, access: Access) -> Flow {
         let verb = if access.kind.reads() { "read" } else { "write" };
-        let other = if c.other_wrote { "write" } else { "read" };
+        let other = if c.other.wrote { "write" } else { "read" };
         let me = self.order_index();
         // SAFETY: the owner is alive, and nothing is changed while the report is made.
         let (own, own_index, base, there, warps) = unsafe {
@@ -364,24 +380,24 @@ impl Warp {
                 own.copies.len(),
             )
         };
-        let who = if c.other_warp == me {
-            if c.other_lane & MANY != 0 {
-                "other lanes of the same warp".to_string()
-            } else {
-                format!("lane {} of the same warp", c.other_lane)
+        let warp = c.other.warp;
+        let who = if warp == me {
+            match c.other.lane {
+                None => "other lanes of the same warp".to_string(),
+                Some(lane) => format!("lane {lane} of the same warp"),
             }
-        } else if c.other_warp.wrapping_sub(base) < warps {
-            format!("warp {}", c.other_warp - base)
+        } else if warp.wrapping_sub(base) < warps {
+            format!("warp {}", warp - base)
         } else {
             format!(
                 "warp {} of block {} of the cluster",
-                c.other_warp % warps,
-                c.other_warp / warps
+                warp % warps,
+                warp / warps
             )
         };
-        let missing = if c.other_warp == me {
+        let missing = if warp == me {
             "__syncwarp"
-        } else if c.other_warp / warps != own_index as usize {
+        } else if warp / warps != own_index as usize {
             "barrier of the cluster"
         } else {
             "barrier"
@@ -393,10 +409,59 @@ impl Warp {
         };
         let text = format!(
             "{verb} at shared address {:#x}{place} by warp {} lane {} races with a {other} by {who}: no {missing} between them",
-            c.word * 4,
-            self.index,
-            c.lane
+            c.address, self.index, c.lane
         );
         self.violation(Check::SharedRace, 1 << c.lane, text)
+    }
+}
+
+impl Case<'_> {
+    /// All lanes are held against what was before; what they do together in one instruction is no race among them (of
+    /// several that write a word, one leaves its value).
+    #[inline(always)]
+    fn run<const NATURAL: u32, const WRITES: bool>(
+        mut self,
+        mask: u32,
+        addresses: &[u64; 32],
+        size: u32,
+    ) -> Option<Conflict> {
+        let side = self.side;
+        for lane in bits(mask) {
+            if NATURAL != 0 {
+                let conflict =
+                    self.check::<WRITES>(&side, lane, Piece::natural::<NATURAL>(addresses[lane]));
+                if conflict.is_some() {
+                    return conflict;
+                }
+                continue;
+            }
+            let mut at = addresses[lane] as u32 as usize;
+            let end = at + size as usize;
+            while at < end {
+                let (piece, next) = Piece::first(at, end);
+                let conflict = self.check::<WRITES>(&side, lane, piece);
+                if conflict.is_some() {
+                    return conflict;
+                }
+                at = next;
+            }
+        }
+        if !WRITES {
+            return None;
+        }
+        for lane in bits(mask) {
+            if NATURAL != 0 {
+                self.write(&side, lane, Piece::natural::<NATURAL>(addresses[lane]));
+                continue;
+            }
+            let mut at = addresses[lane] as u32 as usize;
+            let end = at + size as usize;
+            while at < end {
+                let (piece, next) = Piece::first(at, end);
+                self.write(&side, lane, piece);
+                at = next;
+            }
+        }
+        None
     }
 }

@@ -61,6 +61,14 @@ impl Warp {
         waiting != 0
     }
 
+    /// Whether all threads that have not exited wait at barrier `id`.
+    pub fn waits_wholly(&self, id: u32) -> bool {
+        let waiting = (self.others.iter())
+            .filter(|f| f.state == State::Barrier(id))
+            .fold(0, |lanes, f| lanes | f.lanes);
+        self.threads & !self.exited & !waiting == 0
+    }
+
     /// Lets the fragments that wait at barrier `id` go on.
     pub fn release(&mut self, id: u32) {
         self.release_from(State::Barrier(id));

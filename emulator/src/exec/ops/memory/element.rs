@@ -12,6 +12,16 @@ pub(super) trait Element: Copy {
     /// # Safety
     /// There are as many bytes there.
     unsafe fn write(self, p: *mut u8);
+    /// The element at `p`, of which it is known that it is aligned.
+    ///
+    /// # Safety
+    /// There are as many bytes there, and `p` is a multiple of them.
+    unsafe fn read_aligned(p: *const u8) -> Self;
+    /// Puts it at `p`, of which it is known that it is aligned.
+    ///
+    /// # Safety
+    /// There are as many bytes there, and `p` is a multiple of them.
+    unsafe fn write_aligned(self, p: *mut u8);
     fn to32(self) -> u32;
     fn to64(self) -> u64;
     fn from32(v: u32) -> Self;
@@ -23,11 +33,11 @@ macro_rules! element {
         impl Element for $t {
             #[inline(always)]
             unsafe fn read(p: *const u8) -> $t {
-                // SAFETY: the caller's promise: memory that was checked. Relaxed atomics, since blocks on other
-                // threads may write it; unaligned addresses get here only with that check off.
+                // SAFETY: the caller's promise: memory that was checked. Unaligned addresses get here only with that
+                // check off.
                 unsafe {
                     if p.addr() % size_of::<$t>() == 0 {
-                        (*p.cast::<std::sync::atomic::$atomic>()).load(std::sync::atomic::Ordering::Relaxed) as $t
+                        Self::read_aligned(p)
                     } else {
                         p.cast::<$t>().read_unaligned()
                     }
@@ -38,11 +48,22 @@ macro_rules! element {
                 // SAFETY: as for reading.
                 unsafe {
                     if p.addr() % size_of::<$t>() == 0 {
-                        (*p.cast::<std::sync::atomic::$atomic>()).store(self as _, std::sync::atomic::Ordering::Relaxed);
+                        self.write_aligned(p);
                     } else {
                         p.cast::<$t>().write_unaligned(self);
                     }
                 }
+            }
+            // Relaxed atomics, since blocks on other threads may write the same place.
+            #[inline(always)]
+            unsafe fn read_aligned(p: *const u8) -> $t {
+                // SAFETY: the caller's promise.
+                unsafe { (*p.cast::<std::sync::atomic::$atomic>()).load(std::sync::atomic::Ordering::Relaxed) as $t }
+            }
+            #[inline(always)]
+            unsafe fn write_aligned(self, p: *mut u8) {
+                // SAFETY: the caller's promise.
+                unsafe { (*p.cast::<std::sync::atomic::$atomic>()).store(self as _, std::sync::atomic::Ordering::Relaxed) };
             }
             #[inline(always)]
             fn to32(self) -> u32 { self as $via32 as u32 }

@@ -3,13 +3,13 @@
 use super::element::Element;
 use super::space::{decode_space, lane_addresses};
 use super::{ACQUIRE, Form, PARTLY, STRONG, elements};
-use crate::exec::access::{Access, Kind, Pointers, bits};
+use crate::exec::access::{Access, Kind, Reach, bits, for_lanes};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::wide;
+use crate::exec::lanes::{Lane, wide};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::{Stop, Warp};
-use crate::ptx::ast::{Instruction, Operand, Type};
+use crate::ptx::ast::{AddressBase, Instruction, Operand, Space, Type};
 
 /// `ld` and `ldu`.
 ///
@@ -55,23 +55,26 @@ pub fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     slots.extend(i.used_bytes);
     let extra = d.extras(slots);
     let partly = if i.used_bytes.is_some() { PARTLY } else { 0 };
-    let run: Handler = match (ty, target_wide) {
+    let [anywhere, named] = match (ty, target_wide) {
         (Type::B128, _) => return load_128(d, i, &form),
-        (Type::S8, false) => load_handler::<i8, 1, false>(n),
-        (Type::S8, true) => load_handler::<i8, 1, true>(n),
-        (Type::S16, false) => load_handler::<i16, 2, false>(n),
-        (Type::S16, true) => load_handler::<i16, 2, true>(n),
-        (Type::S32, true) => load_handler::<i32, 4, true>(n),
+        (Type::S8, false) => load_handlers::<i8, 1, false>(n),
+        (Type::S8, true) => load_handlers::<i8, 1, true>(n),
+        (Type::S16, false) => load_handlers::<i16, 2, false>(n),
+        (Type::S16, true) => load_handlers::<i16, 2, true>(n),
+        (Type::S32, true) => load_handlers::<i32, 4, true>(n),
         (ty, wide) => match (ty.size(), wide) {
-            (1, false) => load_handler::<u8, 1, false>(n),
-            (1, true) => load_handler::<u8, 1, true>(n),
-            (2, false) => load_handler::<u16, 2, false>(n),
-            (2, true) => load_handler::<u16, 2, true>(n),
-            (4, false) => load_handler::<u32, 4, false>(n),
-            (4, true) => load_handler::<u32, 4, true>(n),
-            _ => load_handler::<u64, 8, true>(n),
+            (1, false) => load_handlers::<u8, 1, false>(n),
+            (1, true) => load_handlers::<u8, 1, true>(n),
+            (2, false) => load_handlers::<u16, 2, false>(n),
+            (2, true) => load_handlers::<u16, 2, true>(n),
+            (4, false) => load_handlers::<u32, 4, false>(n),
+            (4, true) => load_handlers::<u32, 4, true>(n),
+            _ => load_handlers::<u64, 8, true>(n),
         },
     };
+    let by_name = matches!(i.operands[1], Operand::Address(AddressBase::Symbol(_), _))
+        && decode_space(form.aux) == Some(Space::Param);
+    let run = if by_name { named } else { anywhere };
     Ok(Inst {
         d: first,
         a: form.address.slot,
@@ -82,7 +85,10 @@ pub fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     })
 }
 
-fn load_handler<E: Element, const SIZE: usize, const WIDE: bool>(n: usize) -> Handler {
+/// The handlers of a form: of loads from anywhere, and of loads of parameters by name.
+type Handlers = [Handler; 2];
+
+fn load_handlers<E: Element, const SIZE: usize, const WIDE: bool>(n: usize) -> Handlers {
     match n {
         1 => pick::<E, SIZE, 1, WIDE>(),
         2 => pick::<E, SIZE, 2, WIDE>(),
@@ -91,12 +97,38 @@ fn load_handler<E: Element, const SIZE: usize, const WIDE: bool>(n: usize) -> Ha
     }
 }
 
-fn pick<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>() -> Handler {
+fn pick<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>() -> Handlers {
     #[cfg(target_arch = "x86_64")]
     if wide() {
-        return load_fast::<E, SIZE, N, WIDE>;
+        return [
+            load_fast::<E, SIZE, N, WIDE>,
+            load_param_fast::<E, SIZE, N, WIDE>,
+        ];
     }
-    load_plain::<E, SIZE, N, WIDE>
+    [
+        load_plain::<E, SIZE, N, WIDE>,
+        load_param_plain::<E, SIZE, N, WIDE>,
+    ]
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn load_param_fast<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    // SAFETY: the handler's own contract; picked only where the features exist.
+    unsafe { do_load_param::<E, SIZE, N, WIDE>(w, i, mask) }
+}
+
+unsafe fn load_param_plain<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    // SAFETY: the handler's own contract.
+    unsafe { do_load_param::<E, SIZE, N, WIDE>(w, i, mask) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -140,23 +172,33 @@ unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: boo
         kind,
     };
     let checked = if i.aux & PARTLY == 0 {
-        w.pointers(mask, &addresses, access)
+        w.reach(mask, &addresses, access)
     } else {
-        w.pointers_partly(mask, &addresses, access, w.extra(i, N))
+        w.reach_partly(mask, &addresses, access, w.extra(i, N))
     };
-    let from = match checked {
-        Ok(pointers) => pointers,
+    let reach = match checked {
+        Ok(reach) => reach,
         Err(flow) => return flow,
     };
     for k in 0..N {
-        // SAFETY: the pointers were checked for SIZE * N bytes; destinations are slots.
+        // SAFETY: the places were checked for SIZE * N bytes, and for alignment where they lie behind one pointer;
+        // destinations are slots.
         unsafe {
-            let slot = if N == 1 {
-                w.slot(i.d)
-            } else {
-                w.slot(w.extra(i, k))
-            };
-            move_in::<E, SIZE, WIDE>(&from, k, slot, mask);
+            let slot = target::<N>(w, i, k);
+            match reach {
+                Reach::Behind(start) if mask == u32::MAX => {
+                    for lane in 0..32 {
+                        let from = start.wrapping_add(addresses[lane] as usize + k * SIZE);
+                        put::<E, WIDE>(slot, lane, E::read_aligned(from));
+                    }
+                }
+                Reach::Behind(start) => fill::<E, WIDE>(slot, mask, |lane| {
+                    E::read_aligned(start.wrapping_add(addresses[lane] as usize + k * SIZE))
+                }),
+                Reach::Apart => {
+                    fill::<E, WIDE>(slot, mask, |lane| E::read(w.apart[lane].add(k * SIZE)))
+                }
+            }
         }
     }
     if kind == Kind::StrongLoad {
@@ -181,32 +223,77 @@ fn doubt<const SIZE: usize, const N: usize>(w: &mut Warp, i: &Inst) -> Flow {
     Flow::Stop
 }
 
+/// The slot of the destination's element `k`.
+///
+/// # Safety
+/// The instruction is one of the warp's program, with `N` destinations.
 #[inline(always)]
-unsafe fn move_in<E: Element, const SIZE: usize, const WIDE: bool>(
-    from: &Pointers,
-    k: usize,
-    slot: *mut u8,
-    mask: u32,
-) {
-    if WIDE {
-        let slot = slot.cast::<u64>();
-        for lane in bits(mask) {
-            // SAFETY: the caller's promise.
-            unsafe { *slot.add(lane) = E::read(from[lane].add(k * SIZE)).to64() };
-        }
-    } else if mask == u32::MAX {
-        let slot = slot.cast::<u32>();
-        for (lane, p) in from.iter().enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe { *slot.add(lane) = E::read(p.add(k * SIZE)).to32() };
-        }
-    } else {
-        let slot = slot.cast::<u32>();
-        for lane in bits(mask) {
-            // SAFETY: the caller's promise.
-            unsafe { *slot.add(lane) = E::read(from[lane].add(k * SIZE)).to32() };
+unsafe fn target<const N: usize>(w: &Warp, i: &Inst, k: usize) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe { w.slot(if N == 1 { i.d } else { w.extra(i, k) }) }
+}
+
+/// Puts `f(lane)` into the lanes of a register.
+///
+/// # Safety
+/// The slot is one of lanes of 64 bits, or not, as `WIDE` says.
+#[inline(always)]
+unsafe fn fill<E: Element, const WIDE: bool>(slot: *mut u8, mask: u32, f: impl Fn(usize) -> E) {
+    for_lanes(mask, |lane| {
+        let value = f(lane);
+        // SAFETY: the caller's promise.
+        unsafe { put::<E, WIDE>(slot, lane, value) };
+    });
+}
+
+/// Puts an element into a lane of a register.
+///
+/// # Safety
+/// As for [`fill`].
+#[inline(always)]
+unsafe fn put<E: Element, const WIDE: bool>(slot: *mut u8, lane: usize, value: E) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if WIDE {
+            *slot.cast::<u64>().add(lane) = value.to64();
+        } else {
+            *slot.cast::<u32>().add(lane) = value.to32();
         }
     }
+}
+
+/// A load of a kernel's parameter that is named: the same in all lanes.
+#[inline(always)]
+unsafe fn do_load_param<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    // SAFETY: the address is a constant's slot of 64-bit lanes.
+    let offset = unsafe { *w.slot(i.a).cast::<u64>() }.wrapping_add_signed(i.imm);
+    let size = (SIZE * N) as u64;
+    let params = &w.launch().params;
+    let start = params.as_ptr().wrapping_add(offset as usize);
+    let inside = offset
+        .checked_add(size)
+        .is_some_and(|end| end <= params.len() as u64);
+    if !inside || offset % size != 0 {
+        // SAFETY: the handler's contract.
+        return unsafe { do_load::<E, SIZE, N, WIDE>(w, i, mask) };
+    }
+    for k in 0..N {
+        // SAFETY: the element lies inside the parameters; destinations are slots.
+        unsafe {
+            let value = E::read(start.add(k * SIZE));
+            let slot = target::<N>(w, i, k);
+            if WIDE {
+                u64::store(slot, [value.to64(); 32], mask);
+            } else {
+                u32::store(slot, [value.to32(); 32], mask);
+            }
+        }
+    }
+    Flow::Next
 }
 
 fn load_128(d: &mut Decoder, i: &Instruction, form: &Form) -> Result<Inst, LoadError> {
@@ -232,12 +319,12 @@ unsafe fn do_load_128(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
         align: 16,
         kind: Kind::Load,
     };
-    let from = match w.pointers(mask, &addresses, access) {
-        Ok(pointers) => pointers,
+    let from = match w.reach(mask, &addresses, access) {
+        Ok(reach) => w.places(reach, &addresses),
         Err(flow) => return flow,
     };
     for lane in bits(mask) {
-        // SAFETY: the pointers were checked; the destination is four slots, 16 bytes a lane.
+        // SAFETY: the places were checked; the destination is four slots, 16 bytes a lane.
         unsafe {
             w.slot(i.d)
                 .cast::<[u64; 2]>()

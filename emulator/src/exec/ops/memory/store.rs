@@ -3,7 +3,7 @@
 use super::element::Element;
 use super::space::{decode_space, lane_addresses};
 use super::{Form, RELEASE, STRONG, elements};
-use crate::exec::access::{Access, Kind, bits};
+use crate::exec::access::{Access, Kind, Reach, bits, for_lanes};
 use crate::exec::decode::Decoder;
 use crate::exec::lanes::wide;
 use crate::exec::module::LoadError;
@@ -130,8 +130,8 @@ unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bo
         align: size,
         kind,
     };
-    let to = match w.pointers(mask, &addresses, access) {
-        Ok(pointers) => pointers,
+    let reach = match w.reach(mask, &addresses, access) {
+        Ok(reach) => reach,
         Err(flow) => return flow,
     };
     if kind == Kind::StrongStore {
@@ -139,24 +139,44 @@ unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bo
         w.publish(mask, &addresses, access, i.aux & RELEASE != 0);
     }
     for k in 0..N {
-        // SAFETY: the pointers were checked for SIZE * N bytes; sources are slots.
+        // SAFETY: the places were checked for SIZE * N bytes, and for alignment where they lie behind one pointer;
+        // sources are slots.
         unsafe {
-            let slot = if N == 1 {
-                w.slot(i.d)
-            } else {
-                w.slot(w.extra(i, k))
-            };
-            for lane in bits(mask) {
-                let value = if WIDE {
-                    E::from64(*slot.cast::<u64>().add(lane))
-                } else {
-                    E::from32(*slot.cast::<u32>().add(lane))
-                };
-                value.write(to[lane].add(k * SIZE));
+            let slot = w.slot(if N == 1 { i.d } else { w.extra(i, k) });
+            match reach {
+                Reach::Behind(start) if mask == u32::MAX => {
+                    for lane in 0..32 {
+                        let to = start.wrapping_add(addresses[lane] as usize + k * SIZE);
+                        get::<E, WIDE>(slot, lane).write_aligned(to);
+                    }
+                }
+                Reach::Behind(start) => for_lanes(mask, |lane| {
+                    let to = start.wrapping_add(addresses[lane] as usize + k * SIZE);
+                    get::<E, WIDE>(slot, lane).write_aligned(to);
+                }),
+                Reach::Apart => for_lanes(mask, |lane| {
+                    get::<E, WIDE>(slot, lane).write(w.apart[lane].add(k * SIZE))
+                }),
             }
         }
     }
     Flow::Next
+}
+
+/// The element in a lane of a register.
+///
+/// # Safety
+/// The slot is one of lanes of 64 bits, or not, as `WIDE` says.
+#[inline(always)]
+unsafe fn get<E: Element, const WIDE: bool>(slot: *const u8, lane: usize) -> E {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if WIDE {
+            E::from64(*slot.cast::<u64>().add(lane))
+        } else {
+            E::from32(*slot.cast::<u32>().add(lane))
+        }
+    }
 }
 
 unsafe fn do_store_128(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
@@ -168,8 +188,8 @@ unsafe fn do_store_128(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
         align: 16,
         kind: Kind::Store,
     };
-    let to = match w.pointers(mask, &addresses, access) {
-        Ok(pointers) => pointers,
+    let to = match w.reach(mask, &addresses, access) {
+        Ok(reach) => w.places(reach, &addresses),
         Err(flow) => return flow,
     };
     for lane in bits(mask) {

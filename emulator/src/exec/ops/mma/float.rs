@@ -6,6 +6,7 @@
 
 use super::super::tensor::whole_warp;
 use super::{Form, Plan, Scratch, slots_of, transpose_words};
+use crate::exec::lanes::each;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
 use crate::ptx::ast::Type;
@@ -214,17 +215,20 @@ trait Accumulator {
     const COUNT: usize;
     /// Which column of D is at each place of [`Columns`].
     const ORDER: [usize; 8];
-    /// Row `row` of C, from its registers' slots.
+    /// Rows `8 * half` to `8 * half + 7` of C, from its registers' slots.
     ///
     /// # Safety
     /// The slots are those of `COUNT` registers; `WIDE` as for [`Element::unpack`].
-    unsafe fn load<const WIDE: bool>(slots: &[*mut u8], row: usize) -> Columns;
-    /// Writes row `row` of D.
+    unsafe fn load<const WIDE: bool>(slots: &[*mut u8], half: usize) -> Rows;
+    /// Writes those rows of D, of which the NaNs have their one pattern.
     ///
     /// # Safety
     /// As for `load`.
-    unsafe fn store<const WIDE: bool>(slots: &[*mut u8], row: usize, values: Columns);
+    unsafe fn store<const WIDE: bool>(slots: &[*mut u8], half: usize, rows: &Rows);
 }
+
+/// Eight rows.
+type Rows = [Columns; 8];
 
 struct Single;
 impl Accumulator for Single {
@@ -232,32 +236,26 @@ impl Accumulator for Single {
     const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 
     #[inline(always)]
-    unsafe fn load<const WIDE: bool>(slots: &[*mut u8], row: usize) -> Columns {
-        let at = row % 8 * 4;
-        // SAFETY: the caller's promise: lanes 4 g to 4 g + 3 of two registers.
-        unsafe {
-            let even = *slots[row / 8 * 2].cast::<f32>().add(at).cast::<[f32; 4]>();
-            let odd = *slots[row / 8 * 2 + 1]
-                .cast::<f32>()
-                .add(at)
-                .cast::<[f32; 4]>();
-            Columns(std::array::from_fn(|n| {
-                if n < 4 { even[n] } else { odd[n - 4] }
-            }))
-        }
+    unsafe fn load<const WIDE: bool>(slots: &[*mut u8], half: usize) -> Rows {
+        let even = slots[2 * half].cast::<[f32; 4]>().cast_const();
+        let odd = slots[2 * half + 1].cast::<[f32; 4]>().cast_const();
+        each(|row| {
+            // SAFETY: the caller's promise: lanes 4 g to 4 g + 3 of two registers.
+            let (even, odd) = unsafe { (*even.add(row), *odd.add(row)) };
+            Columns(each(|n| if n < 4 { even[n] } else { odd[n - 4] }))
+        })
     }
 
     #[inline(always)]
-    unsafe fn store<const WIDE: bool>(slots: &[*mut u8], row: usize, values: Columns) {
-        let at = row % 8 * 4;
-        let v = values.0.map(canonical);
-        // SAFETY: the caller's promise.
-        unsafe {
-            *slots[row / 8 * 2].cast::<f32>().add(at).cast::<[f32; 4]>() = [v[0], v[1], v[2], v[3]];
-            *slots[row / 8 * 2 + 1]
-                .cast::<f32>()
-                .add(at)
-                .cast::<[f32; 4]>() = [v[4], v[5], v[6], v[7]];
+    unsafe fn store<const WIDE: bool>(slots: &[*mut u8], half: usize, rows: &Rows) {
+        let even = slots[2 * half].cast::<[f32; 4]>();
+        let odd = slots[2 * half + 1].cast::<[f32; 4]>();
+        for (row, Columns(v)) in rows.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                *even.add(row) = [v[0], v[1], v[2], v[3]];
+                *odd.add(row) = [v[4], v[5], v[6], v[7]];
+            }
         }
     }
 }
@@ -277,39 +275,44 @@ impl Accumulator for Half {
     const ORDER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 
     #[inline(always)]
-    unsafe fn load<const WIDE: bool>(slots: &[*mut u8], row: usize) -> Columns {
-        let mut out = Columns([0.0; 8]);
-        // SAFETY: the caller's promise: lanes 4 g to 4 g + 3 are 16 bytes.
-        unsafe {
-            <Half as Element>::unpack::<WIDE>(slots[row / 8].add(row % 8 * 16), out.0.as_mut_ptr())
-        };
+    unsafe fn load<const WIDE: bool>(slots: &[*mut u8], half: usize) -> Rows {
+        let mut out = [Columns([0.0; 8]); 8];
+        for (row, columns) in out.iter_mut().enumerate() {
+            // SAFETY: the caller's promise: lanes 4 g to 4 g + 3 are 16 bytes.
+            unsafe {
+                let from = slots[half].add(row * 16);
+                <Half as Element>::unpack::<WIDE>(from, columns.0.as_mut_ptr());
+            }
+        }
         out
     }
 
     #[inline(always)]
-    unsafe fn store<const WIDE: bool>(slots: &[*mut u8], row: usize, values: Columns) {
-        // SAFETY: the caller's promise.
-        let to = unsafe { slots[row / 8].add(row % 8 * 16) };
-        let values = values.0.map(canonical);
-        #[cfg(target_arch = "x86_64")]
-        if WIDE {
-            use std::arch::x86_64::*;
+    unsafe fn store<const WIDE: bool>(slots: &[*mut u8], half: usize, rows: &Rows) {
+        for (row, Columns(values)) in rows.iter().enumerate() {
             // SAFETY: the caller's promise.
-            unsafe {
-                let halves =
-                    _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(values.as_ptr()));
-                _mm_storeu_si128(to.cast(), halves);
+            let to = unsafe { slots[half].add(row * 16) };
+            #[cfg(target_arch = "x86_64")]
+            if WIDE {
+                use std::arch::x86_64::*;
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(
+                        values.as_ptr(),
+                    ));
+                    _mm_storeu_si128(to.cast(), halves);
+                }
+                continue;
             }
-            return;
-        }
-        for (n, value) in values.iter().enumerate() {
-            let bits = if value.is_nan() {
-                0x7fff
-            } else {
-                half::f16::from_f32(*value).to_bits()
-            };
-            // SAFETY: the caller's promise.
-            unsafe { *to.cast::<u16>().add(n) = bits };
+            for (n, value) in values.iter().enumerate() {
+                let bits = if value.is_nan() {
+                    0x7fff
+                } else {
+                    half::f16::from_f32(*value).to_bits()
+                };
+                // SAFETY: the caller's promise.
+                unsafe { *to.cast::<u16>().add(n) = bits };
+            }
         }
     }
 }
@@ -366,44 +369,53 @@ unsafe fn multiply<
             }
         }
         // Registers of D may share slots with those of C: all of C is read before any of D is written.
-        let mut sums: [Columns; ROWS] = std::array::from_fn(|row| C::load::<WIDE>(c, row));
-        let (top, bottom) = sums.split_at_mut(8);
-        accumulate::<K, WIDE>(a, b, top);
-        accumulate::<K, WIDE>(a.add(8 * K), b, bottom);
-        for (row, sum) in sums.iter().enumerate() {
-            C::store::<WIDE>(d, row, *sum);
+        let mut sums = [C::load::<WIDE>(c, 0), C::load::<WIDE>(c, 1)];
+        let mut odd = false;
+        for (half, rows) in sums.iter_mut().enumerate() {
+            odd |= accumulate::<K, WIDE>(a.add(half * 8 * K), b, rows);
+        }
+        if odd {
+            for row in sums.iter_mut().flatten() {
+                row.0 = row.0.map(canonical);
+            }
+        }
+        for (half, rows) in sums.iter().enumerate() {
+            C::store::<WIDE>(d, half, rows);
         }
     }
 }
 
-/// `sums[r] += a[r][k] * b[k]`, for each of `K` in turn.
+/// `sums[r] += a[r][k] * b[k]`, for each of `K` in turn. Whether a sum is a NaN.
 ///
 /// # Safety
-/// `a` is eight rows of K values, `b` K rows of eight, aligned to 32 bytes; `sums` are eight; `WIDE` as for
-/// [`Element::unpack`].
+/// `a` is eight rows of K values, `b` K rows of eight, aligned to 32 bytes; `WIDE` as for [`Element::unpack`].
 #[inline(always)]
 unsafe fn accumulate<const K: usize, const WIDE: bool>(
     a: *const f32,
     b: *const f32,
-    sums: &mut [Columns],
-) {
+    sums: &mut Rows,
+) -> bool {
     #[cfg(target_arch = "x86_64")]
     if WIDE {
         use std::arch::x86_64::*;
         // SAFETY: the caller's promise.
         unsafe {
-            let mut s: [__m256; 8] = std::array::from_fn(|r| _mm256_load_ps(sums[r].0.as_ptr()));
+            let mut s: [__m256; 8] = each(|r| _mm256_load_ps(sums[r].0.as_ptr()));
             for k in 0..K {
                 let row = _mm256_load_ps(b.add(8 * k));
                 for r in 0..8 {
                     s[r] = _mm256_fmadd_ps(_mm256_broadcast_ss(&*a.add(r * K + k)), row, s[r]);
                 }
             }
+            let mut odd = _mm256_setzero_ps();
             for r in 0..8 {
                 _mm256_store_ps(sums[r].0.as_mut_ptr(), s[r]);
+                if r % 2 == 0 {
+                    odd = _mm256_or_ps(odd, _mm256_cmp_ps::<_CMP_UNORD_Q>(s[r], s[r + 1]));
+                }
             }
+            return _mm256_movemask_ps(odd) != 0;
         }
-        return;
     }
     for k in 0..K {
         for (r, sum) in sums.iter_mut().enumerate() {
@@ -413,6 +425,7 @@ unsafe fn accumulate<const K: usize, const WIDE: bool>(
             }
         }
     }
+    sums.iter().flat_map(|row| row.0).any(f32::is_nan)
 }
 
 #[inline(always)]
