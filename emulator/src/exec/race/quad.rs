@@ -9,7 +9,7 @@ use crate::exec::access::bits;
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(64))]
 pub struct Quad {
-    /// Tick of the last write; 0 where there was none.
+    /// Tick of the last write; 0 where there was none. Of a cell that is [`SPLIT`], where its parts are.
     write_tick: [u32; 4],
     /// Lane and warp of the last write, flags, and the lane of the reads since.
     notes: [u32; 4],
@@ -120,14 +120,45 @@ impl Quad {
         self.notes[k] &= !flag;
     }
 
-    /// Four cells that know what cell `k` does.
-    pub fn spread(&self, k: usize) -> Quad {
-        Quad {
-            write_tick: [self.write_tick[k]; 4],
-            notes: [self.notes[k] & !(SPLIT | FAR); 4],
-            read_tick: [self.read_tick[k]; 4],
-            readers: [self.readers[k]; 4],
+    /// Splits cell `k`: four cells that know what it does, which it says are at `place` from now on.
+    #[inline(always)]
+    pub fn split(&mut self, k: usize, place: u32) -> Quad {
+        let all = |values: [u32; 4]| Four::all(values[k]).array();
+        let parts = Quad {
+            write_tick: all(self.write_tick),
+            notes: Four::all(self.notes[k] & !(SPLIT | FAR)).array(),
+            read_tick: all(self.read_tick),
+            readers: all(self.readers),
+        };
+        // By vectors, as they are read: a read of four waits for a write of one.
+        let chosen = selected(1 << k);
+        let ticks = Four::new(self.write_tick);
+        self.write_tick = chosen.choose(Four::all(place), ticks).array();
+        let notes = Four::new(self.notes);
+        self.notes = notes.or(chosen.and(Four::all(SPLIT))).array();
+        parts
+    }
+
+    /// Makes cell `k`, which is [`SPLIT`], one of which nothing is known; where its parts were.
+    #[inline(always)]
+    pub fn join(&mut self, k: usize) -> u32 {
+        let place = self.write_tick[k];
+        let chosen = selected(1 << k);
+        for field in [
+            &mut self.write_tick,
+            &mut self.notes,
+            &mut self.read_tick,
+            &mut self.readers,
+        ] {
+            *field = chosen.out_of(Four::new(*field)).array();
         }
+        place
+    }
+
+    /// Where the cells of the bytes of cell `k` are, which is [`SPLIT`].
+    #[inline(always)]
+    pub fn parts(&self, k: usize) -> usize {
+        self.write_tick[k] as usize
     }
 
     /// Where the reads are not known to be ordered before what the warp does now; and where no other warp has read.

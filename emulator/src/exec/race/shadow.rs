@@ -1,7 +1,7 @@
 //! What is known of the accesses to a block's shared memory: a cell for each word, and for each byte of the words of
 //! which threads access parts.
 
-use super::quad::{FAR, Quad, SPLIT};
+use super::quad::{FAR, Quad};
 use crate::exec::shared::AlignedBytes;
 use std::collections::HashMap;
 
@@ -26,9 +26,10 @@ pub struct FarRead {
 pub struct SharedRaces {
     /// By 16 bytes: a cell a word.
     pub(super) words: Quads,
-    /// By words, where those are [`SPLIT`]: a cell a byte.
-    pub(super) bytes: Quads,
-    /// Reads by other blocks' warps since the last write, by word, where those are [`FAR`].
+    /// The bytes of words that are split, a cell each, where the words say; and those of words that are no longer.
+    parts: Vec<Quad>,
+    free: Vec<u32>,
+    /// Reads by other blocks' warps since the last write, by word, where those are marked so.
     pub(super) far: HashMap<usize, Vec<FarRead>>,
     len: usize,
     /// Added to the order's ticks, which begin anew with each block.
@@ -100,7 +101,8 @@ impl SharedRaces {
     pub fn new(len: usize) -> SharedRaces {
         SharedRaces {
             words: Quads::default(),
-            bytes: Quads::default(),
+            parts: Vec::new(),
+            free: Vec::new(),
             far: HashMap::new(),
             len,
             base: 0,
@@ -125,14 +127,27 @@ impl SharedRaces {
 
     /// Gives the bytes of a word cells of their own, until it is written whole.
     pub fn split(&mut self, word: usize) {
-        self.bytes.make(self.len.div_ceil(16) * 4);
-        let quad = self.words.at(word / 4);
-        *self.bytes.at(word) = quad.spread(word % 4);
-        quad.set(word % 4, SPLIT);
+        let place = self.free.pop().unwrap_or(self.parts.len() as u32);
+        let parts = self.words.at(word / 4).split(word % 4, place);
+        match self.parts.get_mut(place as usize) {
+            Some(cells) => *cells = parts,
+            None => self.parts.push(parts),
+        }
     }
-}
 
-impl SharedRaces {
+    /// The cells of a word's bytes; it is split.
+    #[inline(always)]
+    pub fn parts(&mut self, word: usize) -> &mut Quad {
+        let place = self.words.at(word / 4).parts(word % 4);
+        &mut self.parts[place]
+    }
+
+    /// The word, which is split, is one cell again, of which nothing is known.
+    pub fn join(&mut self, word: usize) {
+        let place = self.words.at(word / 4).join(word % 4);
+        self.free.push(place);
+    }
+
     /// Bytes of a word are written: other blocks' reads of them are past.
     #[cold]
     pub fn forget_far(&mut self, word: usize, bytes: u32) {

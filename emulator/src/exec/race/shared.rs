@@ -104,7 +104,7 @@ impl Case<'_> {
             if flags & SPLIT == 0 || WRITES && flags & FAR != 0 {
                 return self.check_bytes::<WRITES>(lane, piece.at, piece.select);
             }
-            self.shadow.bytes.at(piece.at)
+            self.shadow.parts(piece.at)
         } else {
             self.words.at(piece.at)
         };
@@ -165,7 +165,7 @@ impl Case<'_> {
             self.shadow.split(word);
         }
         let quad = if fine {
-            self.shadow.bytes.at(word)
+            self.shadow.parts(word)
         } else {
             self.words.at(place)
         };
@@ -227,13 +227,31 @@ impl Case<'_> {
             return self.write_bytes(lane, piece);
         }
         let quad = self.words.at(piece.at);
-        let far = quad.has(piece.select, FAR);
-        // A word that is written whole is one cell again.
+        if quad.has(piece.select, SPLIT | FAR) {
+            return self.write_words(lane, piece);
+        }
         quad.write_all(side, lane, piece.select);
-        if far {
-            for k in bits(piece.select) {
-                self.shadow.forget_far(piece.at * 4 + k, ALL_BYTES);
+    }
+
+    /// [`Case::write`], word by word.
+    #[inline(never)]
+    fn write_words(&mut self, lane: usize, piece: Piece) {
+        for k in bits(piece.select) {
+            let (word, flags) = (piece.at * 4 + k, self.words.at(piece.at).flags(k));
+            if flags & FAR != 0 {
+                self.shadow.forget_far(word, ALL_BYTES);
             }
+            // A plain write makes the word one cell again. An atomic does not undo what went before to its bytes.
+            if flags & SPLIT != 0 && self.side.strong {
+                let quad = self.shadow.parts(word);
+                quad.write_all(&self.side, lane, ALL_BYTES);
+                continue;
+            }
+            if flags & SPLIT != 0 {
+                self.shadow.join(word);
+            }
+            let quad = self.words.at(piece.at);
+            quad.write_all(&self.side, lane, 1 << k);
         }
     }
 
@@ -244,7 +262,7 @@ impl Case<'_> {
             // The check has split the word, and another lane's write has made it one again.
             self.shadow.split(piece.at);
         }
-        let quad = self.shadow.bytes.at(piece.at);
+        let quad = self.shadow.parts(piece.at);
         quad.write_all(&self.side, lane, piece.select);
         if flags & FAR != 0 {
             self.shadow.forget_far(piece.at, piece.select);
