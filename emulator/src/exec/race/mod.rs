@@ -9,6 +9,10 @@
 //! nothing to rely on. Between blocks, only a release observed by an acquire orders: a fence and then an
 //! atomic (or a `.release` one) on one side, an atomic and then a fence (or an `.acquire` one) on the other.
 //! A fence that a barrier carries to the thread doing the atomic counts too.
+//!
+//! Shared memory is watched by words, four side by side. Of a word whose bytes one lane alone accesses between two
+//! barriers the word's own cell remembers which bytes; where that is not enough to tell, its bytes get cells of their
+//! own, until a plain write of the whole word makes it one again.
 
 mod four;
 mod global;

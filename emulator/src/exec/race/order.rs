@@ -24,6 +24,8 @@ pub struct Order {
     /// Warps of each block.
     block_warps: usize,
     tick: u32,
+    /// Up to which tick everybody's accesses are ordered before what anybody does.
+    settled: u32,
     /// `[observer][observed]`.
     ordered: Vec<u32>,
     /// What each warp's last fence covers: `[warp][observed]`; zero before any.
@@ -119,6 +121,7 @@ impl Order {
             warps,
             block_warps,
             tick: 1,
+            settled: 0,
             ordered: vec![0; warps * warps],
             fenced: vec![0; warps * warps],
             observed: vec![0; warps * warps],
@@ -134,6 +137,7 @@ impl Order {
     /// New blocks.
     pub fn forget(&mut self) {
         self.tick = 1;
+        self.settled = 0;
         for ticks in [&mut self.ordered, &mut self.fenced, &mut self.observed] {
             ticks.fill(0);
         }
@@ -149,6 +153,12 @@ impl Order {
     #[inline(always)]
     pub fn tick(&self) -> u32 {
         self.tick
+    }
+
+    /// Up to which tick everybody's accesses are ordered before what anybody does.
+    #[inline(always)]
+    pub fn settled(&self) -> u32 {
+        self.settled
     }
 
     fn row(&self, warp: usize) -> Range<usize> {
@@ -210,6 +220,9 @@ impl Order {
             join_remote(&mut self.remote[first + warp], &gathering.remote);
         }
         self.barriers[slot].clear();
+        if wholly.count_ones() as usize == self.warps {
+            self.settled = self.tick;
+        }
         self.tick += 1;
     }
 

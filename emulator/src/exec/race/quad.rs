@@ -21,22 +21,27 @@ pub struct Quad {
 }
 
 /// The last write's lane, and its warp of the cluster above that.
-const WRITER: u32 = 0xffff;
-const WRITER_WARP: u32 = 0xffe0;
+const WRITER: u32 = 0x1fff;
+const WRITER_WARP: u32 = 0x1fe0;
 const WRITER_LANE_BITS: u32 = 5;
+/// Bytes of an [`OWNED`] word that its owner has read; from [`WRITTEN_SHIFT`] on stand those that it has written.
+const READ_SHIFT: u32 = 13;
 /// Where the lane of the reads stands, or [`MANY`].
-const READ_LANE_SHIFT: u32 = 16;
+const READ_LANE_SHIFT: u32 = 17;
 const READ_LANE: u32 = 0x3f << READ_LANE_SHIFT;
 /// Several lanes have read.
 const MANY: u32 = 0x20 << READ_LANE_SHIFT;
 /// All the reads since the last write were atomic, or such that threads agree to share the place.
-const STRONG_READ: u32 = 1 << 24;
+const STRONG_READ: u32 = 1 << 23;
 /// The last write was.
-const STRONG_WRITE: u32 = 1 << 25;
+const STRONG_WRITE: u32 = 1 << 24;
 /// The word's bytes have cells of their own, which count instead of this one.
-pub const SPLIT: u32 = 1 << 26;
+pub const SPLIT: u32 = 1 << 25;
 /// Warps of other blocks have read since: they are in a list.
-pub const FAR: u32 = 1 << 27;
+pub const FAR: u32 = 1 << 26;
+/// Of all that is not known to everybody, one lane did everything, at one tick, to some bytes of the word.
+pub const OWNED: u32 = 1 << 27;
+const WRITTEN_SHIFT: u32 = 28;
 
 /// Which cells of a quad, by the bits of a number.
 const SELECTED: [[u32; 4]; 16] = {
@@ -68,6 +73,8 @@ pub struct Side {
     pub others: u32,
     /// Up to when those of any other warp are, at the most.
     pub most: u32,
+    /// Up to when everybody's accesses are ordered before what anybody does.
+    pub settled: u32,
     /// Atomic, or such that threads agree to share the place.
     pub strong: bool,
 }
@@ -121,22 +128,89 @@ impl Quad {
     }
 
     /// Splits cell `k`: four cells that know what it does, which it says are at `place` from now on.
-    #[inline(always)]
     pub fn split(&mut self, k: usize, place: u32) -> Quad {
-        let all = |values: [u32; 4]| Four::all(values[k]).array();
+        let note = self.notes[k];
+        let whole = if note & OWNED == 0 { 15 } else { 0 };
+        let written = selected(note >> WRITTEN_SHIFT | whole);
+        let read = selected(note >> READ_SHIFT & 15 | whole);
         let parts = Quad {
-            write_tick: all(self.write_tick),
-            notes: Four::all(self.notes[k] & !(SPLIT | FAR)).array(),
-            read_tick: all(self.read_tick),
-            readers: all(self.readers),
+            write_tick: written.and(Four::all(self.write_tick[k])).array(),
+            notes: Four::all(note & (WRITER | READ_LANE | STRONG_READ | STRONG_WRITE)).array(),
+            read_tick: read.and(Four::all(self.read_tick[k])).array(),
+            readers: read.and(Four::all(self.readers[k])).array(),
         };
         // By vectors, as they are read: a read of four waits for a write of one.
         let chosen = selected(1 << k);
         let ticks = Four::new(self.write_tick);
         self.write_tick = chosen.choose(Four::all(place), ticks).array();
         let notes = Four::new(self.notes);
-        self.notes = notes.or(chosen.and(Four::all(SPLIT))).array();
+        let new = Four::all(note & FAR | SPLIT);
+        self.notes = chosen.choose(new, notes).array();
         parts
+    }
+
+    /// Whether lane `lane`'s access to `bytes` of the word whose cell is `k`, not [`SPLIT`], leaves it [`OWNED`] by that
+    /// lane, and so races with nothing; if so, notes it where `noted` says.
+    #[inline(always)]
+    pub fn own<const WRITES: bool>(
+        &mut self,
+        k: usize,
+        side: &Side,
+        lane: usize,
+        bytes: u32,
+        noted: bool,
+    ) -> bool {
+        let note = self.notes[k];
+        let me = side.writer(lane);
+        let at = (lane as u32) << READ_LANE_SHIFT;
+        let whole = if note & OWNED == 0 { 15 } else { 0 };
+        let settled = self.write_tick[k] <= side.settled;
+        let mine = note & (WRITER | STRONG_WRITE) == me && self.write_tick[k] == side.tick;
+        let read_settled = self.read_tick[k] <= side.settled;
+        let read_mine = note & (READ_LANE | STRONG_READ) == at
+            && self.readers[k] == side.bit
+            && self.read_tick[k] == side.tick;
+        let owned = (settled | mine) & (read_settled | read_mine);
+        if !owned || side.strong || note & FAR != 0 {
+            return false;
+        }
+        if !noted {
+            return true;
+        }
+        let mut written = if settled {
+            0
+        } else {
+            note >> WRITTEN_SHIFT | whole
+        };
+        let mut read = if read_settled {
+            0
+        } else {
+            note >> READ_SHIFT & 15 | whole
+        };
+        if WRITES {
+            written |= bytes;
+            read &= !bytes;
+        } else {
+            read |= bytes;
+        }
+        let fields = [
+            (
+                &mut self.write_tick,
+                if written != 0 { side.tick } else { 0 },
+            ),
+            (
+                &mut self.notes,
+                me | at | OWNED | written << WRITTEN_SHIFT | read << READ_SHIFT,
+            ),
+            (&mut self.read_tick, if read != 0 { side.tick } else { 0 }),
+            (&mut self.readers, if read != 0 { side.bit } else { 0 }),
+        ];
+        // By vectors: see `split`.
+        let chosen = selected(1 << k);
+        for (field, value) in fields {
+            *field = chosen.choose(Four::all(value), Four::new(*field)).array();
+        }
+        true
     }
 
     /// Makes cell `k`, which is [`SPLIT`], one of which nothing is known; where its parts were.
@@ -195,7 +269,11 @@ impl Quad {
         } else {
             // Later than what is known of anybody, the reads of others are certain not to be ordered.
             let certain = Four::new(self.read_tick).exceeds(Four::all(side.most));
-            alone.or(certain).out_of(late).or(has(SPLIT))
+            alone
+                .or(certain)
+                .out_of(late)
+                .or(has(OWNED).and(late))
+                .or(has(SPLIT))
         };
         !written.or(odd).and(selected(select)).any()
     }
@@ -219,7 +297,8 @@ impl Quad {
         let read = Four::all(READ_LANE | STRONG_READ)
             .out_of(notes)
             .or(lanes)
-            .or(strong);
+            .or(strong)
+            .or(Four::all(15 << READ_SHIFT));
         let old = Four::new(self.read_tick);
         // Of a warp's reads that nothing orders among its lanes, the last is the first to be unordered for others.
         let tick = alone.out_of(merged).choose(old, Four::all(side.tick));
@@ -326,6 +405,7 @@ impl Quad {
         };
         let strong = side.strong && (stale || note & STRONG_READ != 0);
         let strong = if strong { STRONG_READ } else { 0 };
-        self.notes[k] = note & !(READ_LANE | STRONG_READ) | lanes | strong;
+        let all = 15 << READ_SHIFT;
+        self.notes[k] = note & !(READ_LANE | STRONG_READ) | lanes | strong | all;
     }
 }

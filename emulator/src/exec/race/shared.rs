@@ -1,7 +1,7 @@
 //! Races in shared memory, of the block's own and of the other blocks of its cluster.
 
 use super::order::Order;
-use super::quad::{FAR, Other, SPLIT, Side};
+use super::quad::{FAR, OWNED, Other, SPLIT, Side};
 use super::shadow::{ALL_BYTES, FarRead, SharedRaces, View};
 use crate::check::Check;
 use crate::exec::access::{Access, Kind, bits};
@@ -100,7 +100,12 @@ impl Case<'_> {
             return self.check_words::<WRITES>(lane, piece);
         }
         let quad = if piece.fine {
-            let flags = self.words.at(piece.at / 4).flags(piece.at % 4);
+            let word = self.words.at(piece.at / 4);
+            let k = piece.at % 4;
+            let flags = word.flags(k);
+            if flags & SPLIT == 0 && word.own::<WRITES>(k, side, lane, piece.select, !WRITES) {
+                return None;
+            }
             if flags & SPLIT == 0 || WRITES && flags & FAR != 0 {
                 return self.check_bytes::<WRITES>(lane, piece.at, piece.select);
             }
@@ -160,7 +165,7 @@ impl Case<'_> {
             }
         }
         // A word is one cell until somebody accesses part of it.
-        let fine = flags & SPLIT != 0 || select != ALL_BYTES;
+        let fine = flags & (SPLIT | OWNED) != 0 || select != ALL_BYTES;
         if flags & SPLIT == 0 && fine {
             self.shadow.split(word);
         }
@@ -224,7 +229,13 @@ impl Case<'_> {
     #[inline(always)]
     fn write(&mut self, side: &Side, lane: usize, piece: Piece) {
         if piece.fine {
-            return self.write_bytes(lane, piece);
+            let word = self.words.at(piece.at / 4);
+            let k = piece.at % 4;
+            let whole = word.flags(k) & SPLIT == 0;
+            if !whole || !word.own::<true>(k, side, lane, piece.select, true) {
+                self.write_bytes(lane, piece);
+            }
+            return;
         }
         let quad = self.words.at(piece.at);
         if quad.has(piece.select, SPLIT | FAR) {
@@ -259,7 +270,7 @@ impl Case<'_> {
     fn write_bytes(&mut self, lane: usize, piece: Piece) {
         let flags = self.words.at(piece.at / 4).flags(piece.at % 4);
         if flags & SPLIT == 0 {
-            // The check has split the word, and another lane's write has made it one again.
+            // Another lane's write in the same instruction has made it one again, or that lane's own.
             self.shadow.split(piece.at);
         }
         let quad = self.shadow.parts(piece.at);
@@ -350,6 +361,7 @@ impl Warp {
                 own: shadow.base + order.known(me, me),
                 others: shadow.base + others,
                 most: shadow.base + most,
+                settled: shadow.base + order.settled(),
                 strong: matches!(
                     access.kind,
                     Kind::Atomic | Kind::StrongLoad | Kind::StrongStore
