@@ -1,4 +1,4 @@
-//! The demo: text from a real model, its attention through the crate's kernels.
+//! The examples that run a real model: the demo, and what caches of fewer bits do to it.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,12 +9,21 @@ use crate::{cargo, setup};
 
 /// Runs examples/generate, by default over the pinned model.
 pub fn run(root: &Path, args: &[OsString]) -> Result<()> {
+    run_example(root, "generate", &defaults(args), args)
+}
+
+/// Runs examples/fidelity, by default over the pinned model.
+pub fn fidelity(root: &Path, args: &[OsString]) -> Result<()> {
+    run_example(root, "fidelity", &[], args)
+}
+
+fn run_example(root: &Path, package: &str, defaults: &[&str], args: &[OsString]) -> Result<()> {
     let mut command = cargo::command(root);
-    command.args(["run", "--package", "generate", "--"]);
+    command.args(["run", "--package", package, "--"]);
     if !given(args, "--model") {
         command.arg("--model").arg(setup::model(root)?);
     }
-    cargo::run(command.args(defaults(args)).args(args))
+    cargo::run(command.args(defaults).args(args))
 }
 
 /// What the demo asks for where `args` say nothing else: a short text, every

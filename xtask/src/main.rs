@@ -41,6 +41,11 @@ enum Task {
         /// Passed on to examples/generate; `--help` lists what it takes
         args: Vec<OsString>,
     },
+    /// Set up, fetch the model, then compare caches of several types over a text
+    Fidelity {
+        /// Passed on to examples/fidelity; `--help` lists what it takes
+        args: Vec<OsString>,
+    },
     /// Set up, then count on the emulator what the kernels move and issue
     Counters {
         /// Passed on to examples/counters; `--help` lists what it takes
@@ -70,7 +75,7 @@ fn main() -> ExitCode {
 fn escaped(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.into_iter().collect();
     if args.get(1).is_some_and(|task| {
-        ["test", "demo", "counters"]
+        ["test", "demo", "fidelity", "counters"]
             .iter()
             .any(|name| task == *name)
     }) {
@@ -90,6 +95,10 @@ fn run(task: Task) -> Result<()> {
         Task::Demo { args } => {
             setup::toolchain(&root)?;
             demo::run(&root, &args)
+        }
+        Task::Fidelity { args } => {
+            setup::toolchain(&root)?;
+            demo::fidelity(&root, &args)
         }
         Task::Counters { args } => {
             setup::toolchain(&root)?;
@@ -115,7 +124,10 @@ mod tests {
     fn passed_on(args: &[&str]) -> Vec<OsString> {
         let line = ["xtask"].iter().chain(args).map(OsString::from);
         match Cli::try_parse_from(escaped(line)).unwrap().command {
-            Task::Test { args } | Task::Demo { args } | Task::Counters { args } => args,
+            Task::Test { args }
+            | Task::Demo { args }
+            | Task::Fidelity { args }
+            | Task::Counters { args } => args,
             _ => panic!("{args:?} passes nothing on"),
         }
     }
@@ -129,6 +141,7 @@ mod tests {
             &["demo", "--prompt", "A sentence.", "--tokens=8"],
             &["demo", "--table"],
             &["demo"],
+            &["fidelity", "--svg", "fidelity.svg"],
             &["counters", "--check", "--seq-len", "128,4096"],
         ] {
             assert_eq!(passed_on(args), &args[1..], "{args:?}");

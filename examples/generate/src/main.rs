@@ -151,17 +151,18 @@ fn kernels<S: CacheStorage>(
     })
 }
 
-/// Says how many bytes the cache has taken, and how many 16-bit elements would have.
+/// Says how many bytes the cache takes, and how many 16-bit elements would take.
 fn report_cache<S: CacheStorage>(attention: &KernelAttention<S>) -> Result<()> {
     let shape = attention.shape();
     let layers = attention.num_layers();
-    let bytes = attention.bytes();
     let of_f16 = layers * shape.bytes(Dtype::F16)?;
+    let elements = of_f16 / Dtype::F16.size() * S::DTYPE.size();
+    let scales = attention.bytes() - elements;
     eprintln!(
-        "cache: {}, room for {} tokens in {layers} layers: {bytes} bytes, {:.1} % of the {of_f16} of f16",
+        "cache: {}, room for {} tokens in {layers} layers: {elements} bytes of K and V, {scales} of scales; \
+         f16 takes {of_f16}",
         S::DTYPE,
         shape.max_seq_len,
-        100.0 * bytes as f64 / of_f16 as f64
     );
     Ok(())
 }

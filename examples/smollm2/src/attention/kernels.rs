@@ -104,8 +104,9 @@ impl<S: CacheStorage> KernelAttention<S> {
         self
     }
 
-    /// Divides each channel of K by the largest magnitude that it has in the first `tokens` tokens of the first step, so
-    /// that a few large channels do not cost all others their precision. For caches of a byte an element.
+    /// Divides each pair of K's channels that RoPE turns by the largest magnitude that it has in the first `tokens` tokens
+    /// of the first step, so that a few large channels do not cost all others their precision. For caches of a byte an
+    /// element.
     pub fn calibrated(mut self, tokens: usize) -> Self {
         self.calibration = Some(tokens);
         self
@@ -128,10 +129,7 @@ impl<S: CacheStorage> KernelAttention<S> {
 
     /// Bytes of all caches on the device, scales included.
     pub fn bytes(&self) -> usize {
-        self.caches
-            .iter()
-            .map(|cache| cache.k().num_bytes() + cache.v().num_bytes())
-            .sum()
+        self.caches.iter().map(KvCache::bytes).sum()
     }
 
     /// K, turned, and V of a layer's first `tokens` tokens as the cache has them, each `[tokens, num_kv_heads, head_dim]`.
@@ -176,7 +174,9 @@ impl<S: CacheStorage> KernelAttention<S> {
             .calibrate_channel_scale(sample.k(), shape, &mut scales)
             .launch(stream);
         self.launches.count(Operation::Calibrate, launched)?;
-        self.caches[layer].set_k_channel_scale(Some(scales.into_scales()))?;
+        let mut scales = stream.clone_dtoh(scales.scales())?;
+        share_within_pairs(&mut scales);
+        self.caches[layer].set_k_channel_scale(Some(stream.clone_htod(&scales)?))?;
         Ok(())
     }
 
@@ -303,6 +303,14 @@ impl<S: CacheStorage> Attention for KernelAttention<S> {
     }
 }
 
+/// Gives both channels of each pair that RoPE turns the larger one's scale: what the one has at the sample's positions,
+/// the other will have at later ones, where a pair turns slowly long after the sample. Pairs lie side by side.
+fn share_within_pairs(scales: &mut [f32]) {
+    for pair in scales.chunks_exact_mut(2) {
+        pair.fill(pair[0].max(pair[1]));
+    }
+}
+
 /// A copy of `x` on the device, rounded to `T`.
 fn upload<T: WithDType + DeviceRepr>(stream: &Arc<CudaStream>, x: &Tensor) -> Result<CudaSlice<T>> {
     let x: Vec<T> = x
@@ -352,13 +360,15 @@ mod tests {
     }
 
     /// A prompt and 40 steps: past the first tile of the decode kernel.
-    fn agreement<S: CacheStorage>() -> (Agreement, Trace) {
+    fn agreement<S: CacheStorage>(
+        options: impl Fn(KernelAttention<S>) -> KernelAttention<S>,
+    ) -> (Agreement, Trace) {
         let _alone = alone();
         let model = tiny_model();
         let oracle = CandleAttention::new(&TINY, <Vectors<S> as WithDType>::DTYPE);
         let mut next = Compared {
             model: &model,
-            attention: Shared::new(attention::<S>(PROMPT.len() + 40), oracle),
+            attention: Shared::new(options(attention(PROMPT.len() + 40)), oracle),
             agreement: Agreement::default(),
         };
         launched();
@@ -372,7 +382,7 @@ mod tests {
 
     #[test]
     fn f16_agrees_with_candle() {
-        let (agreement, trace) = agreement::<f16>();
+        let (agreement, trace) = agreement::<f16>(|attention| attention);
         assert_eq!(agreement.differing(), []);
         assert!(agreement.max_logit_diff < 5e-3, "{agreement}");
         assert_eq!(
@@ -386,7 +396,7 @@ mod tests {
 
     #[test]
     fn bf16_agrees_with_candle() {
-        let (agreement, _) = agreement::<bf16>();
+        let (agreement, _) = agreement::<bf16>(|attention| attention);
         assert_eq!(agreement.differing(), []);
         assert!(agreement.max_logit_diff < 4e-2, "{agreement}");
     }
@@ -465,5 +475,12 @@ mod tests {
         let shape = attention.shape();
         let elements = shape.max_seq_len * shape.num_kv_heads * shape.head_dim;
         assert_eq!(attention.bytes(), 2 * 2 * 2 * elements);
+    }
+
+    #[test]
+    fn a_pair_has_one_scale() {
+        let mut scales = [1.0, 3.0, 2.0, 0.5];
+        share_within_pairs(&mut scales);
+        assert_eq!(scales, [3.0, 3.0, 2.0, 2.0]);
     }
 }
