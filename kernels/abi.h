@@ -156,7 +156,7 @@ typedef struct KvDecodeParams {
     int32_t sliding_window; /* tokens a query sees, its own included; 0 for all */
     float score_scale;      /* softmax_scale * log2(e): the softmax works in base 2 */
     float soft_cap;         /* logits_soft_cap * log2(e), or 0 */
-    float soft_cap_scale;   /* 2 * softmax_scale * log2(e) / logits_soft_cap */
+    float soft_cap_scale;   /* 2 / logits_soft_cap */
 } KvDecodeParams;
 
 typedef struct KvMergeParams {

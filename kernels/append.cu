@@ -75,10 +75,10 @@ __device__ __forceinline__ void appendTurned(const KvAppendParams& p) {
             v[i] = loadOnce(static_cast<const T*>(p.v_new.data) + way.v_from + i * units * p.v_new.head_stride);
         }
     }
-    const ChunkTurn<T> turn(p.rope, added ? t.position() : 0, unit, turns[threadIdx.x / 32]);
+    const ChunkTurn turn(p.rope, added ? t.position() : 0, unit, turns[threadIdx.x / 32]);
 #pragma unroll
     for (int i = 0; i < KV_ROPE_PASSES; i++) {
-        k[i] = turn.apply(k[i]);
+        k[i] = turn.apply(k[i], Element<T>{});
         if (isThere(i)) {
             store(static_cast<T*>(p.cache.k) + way.to + i * units * p.cache.head_stride, k[i]);
             store(static_cast<T*>(p.cache.v) + way.to + i * units * p.cache.head_stride, v[i]);

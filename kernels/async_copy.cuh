@@ -1,4 +1,4 @@
-// Copies from memory to shared memory that run while the thread goes on (cp.async), 16 bytes each.
+// Copies from memory to shared memory that run while the thread goes on (cp.async).
 #pragma once
 
 #include "vector.cuh"
@@ -15,6 +15,20 @@ template <int kTo, int kFrom>
 __device__ __forceinline__ void copyAsyncOrZero(uint32_t to, size_t from, bool present) {
     asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %3], 16, %4;" ::"r"(to), "l"(from), "n"(kTo), "n"(kFrom),
                  "r"(present ? KV_VECTOR_BYTES : 0)
+                 : "memory");
+}
+
+// Copies a word.
+template <int kTo>
+__device__ __forceinline__ void copyWordAsync(uint32_t to, size_t from) {
+    asm volatile("cp.async.ca.shared.global [%0 + %2], [%1], 4;" ::"r"(to), "l"(from), "n"(kTo) : "memory");
+}
+
+// The same where `present`; else writes zero and reads nothing.
+template <int kTo>
+__device__ __forceinline__ void copyWordAsyncOrZero(uint32_t to, size_t from, bool present) {
+    asm volatile("cp.async.ca.shared.global [%0 + %2], [%1], 4, %3;" ::"r"(to), "l"(from), "n"(kTo),
+                 "r"(present ? 4 : 0)
                  : "memory");
 }
 

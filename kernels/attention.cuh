@@ -6,7 +6,9 @@
 //     scores   S [tokens, rows] = K · q          A = K as it lies, B = q, kept in registers
 //     weights  P = exp2(S - maximum)             in registers; transposed within the warp to become B
 //     values   O [head_dim, rows] += Vᵀ · P      A = V, transposed by its load
-//     sums     1ᵀ P                              by one more product, with ones
+//     sums     1ᵀ P                              by one more product, with ones, or lane by lane
+//
+// How K and V are stored is the business of keys.cuh and values.cuh.
 //
 // A warp copies, waits for and consumes its own tiles: the loop knows no barrier of the block. Its ring in shared memory
 // has three slots, for K and V tiles in turn; while one is worked on, the next two are on their way:
@@ -24,78 +26,114 @@
 #include "range.cuh"
 #include "rope.cuh"
 #include "softmax.cuh"
-#include "tile.cuh"
+#include "values.cuh"
 
 constexpr int kSlots = 3;
 
 // Weights up to this fit fp16 with room for their products' sums; a larger one raises the maximum.
 constexpr float kRaiseAbove = 256.0f;
 
-template <typename T, int kHeadDim, int kColumnTiles, int kWarps>
+// Of K stored as Sk and V as Sv: a slot of a warp's ring is a tile of either, then the scales of a tile of K and of one of
+// V, as far as they have some. 4 to 8 KiB.
+template <typename Sk, typename Sv, int kHeadDim>
+struct RingOf {
+    static constexpr int kWidest = Stored<Sk>::kBytes > Stored<Sv>::kBytes ? Stored<Sk>::kBytes : Stored<Sv>::kBytes;
+    static constexpr int kTokens = kHeadDim * kWidest <= 256 ? 32 : 16;  // of a tile
+    static constexpr int kTileBytes = kTokens * kHeadDim * kWidest;
+    static constexpr int kScaleBytes = 128;  // of a tile's tokens, on all banks
+    static constexpr int kKeyScales = kTileBytes;
+    static constexpr int kValueScales = kTileBytes + (Stored<Sk>::kScaled ? kScaleBytes : 0);
+    static constexpr int kSlotBytes = kValueScales + (Stored<Sv>::kScaled ? kScaleBytes : 0);
+    static constexpr int kBytes = kSlots * kSlotBytes;
+};
+
+template <typename Sk, typename Sv, int kHeadDim, int kColumnTiles, int kWarps>
 struct WarpAttention {
-    static constexpr int kTokens = kHeadDim <= 128 ? 32 : 16;  // of a tile: 4 to 8 KiB
-    using WarpTile = Tile<kHeadDim, kTokens>;
+    using Ring = RingOf<Sk, Sv, kHeadDim>;
+    static constexpr int kTokens = Ring::kTokens;
+    using K = Keys<Sk, kHeadDim, kTokens, kColumnTiles, Ring::kSlotBytes>;
+    using V = Values<Sv, kHeadDim, kTokens, kColumnTiles, Ring::kSlotBytes>;
+    using KeyTile = typename K::KeyTile;
+    using ValueTile = typename V::ValueTile;
+    using Product = typename V::Product;
+    static constexpr bool kAlike = Stored<Sk>::kBytes == Stored<Sv>::kBytes;
+    static constexpr bool kKeysScaled = Stored<Sk>::kScaled, kValuesScaled = Stored<Sv>::kScaled;
     static constexpr int kTokenFragments = kTokens / 16;
     static constexpr int kSteps = kHeadDim / 16;
     static constexpr int kStride = kWarps * kTokens;  // tokens from one of a warp's tiles to its next
-    static constexpr int kRingBytes = kSlots * WarpTile::kBytes;
 
     // The product with ones sums weights as rounded for the product with V. In bf16 that is too coarse for lse: there
-    // they are summed before they are rounded. So they are where the accumulator's four registers a column tile (of which
-    // two are wanted) and the ones would not fit.
-    static constexpr bool kExactSums = std::is_same_v<T, __nv_bfloat16> || kColumnTiles * kHeadDim > 2 * 96;
+    // they are summed before they are rounded. So they are where scales of V are in what is rounded, and where the
+    // accumulator's four registers a column tile (of which two are wanted) and the ones would not fit.
+    static constexpr bool kExactSums =
+        kValuesScaled || std::is_same_v<Product, __nv_bfloat16> || kColumnTiles * kHeadDim > 2 * 96;
+    static constexpr bool kOnes = !kExactSums || V::kBiased;
 
-    using Scores = FragmentC[kColumnTiles][kTokenFragments];
-    using Weights = FragmentB[kColumnTiles][kTokenFragments];
+    using Scores = typename K::Scores;
+    using Factors = typename K::Factors;
+    using Weights = typename V::Weights;
+    using TokenScales = typename V::TokenScales;
 
     const KvDecodeParams& p;
     const Range& range;
     const Place& place;  // in shared memory
     int lane;
 
-    typename WarpTile::Lane at;
-    size_t from;  // the lane's first chunk of the next K tile to copy; V lies as far from K everywhere
-    FragmentB q[kColumnTiles][kSteps];
+    typename KeyTile::Lane at;
+    typename ValueTile::Lane v_at;  // where tiles of V are not like K's
+    uint32_t scale_to, scales_at;   // where the lane's scales go in slot 0, and where it reads those of its tokens
+    size_t from;                    // the lane's first chunk of the next K tile to copy
+    size_t v_from;                  // and of V, where it does not lie as far from K everywhere
+    size_t scale_from;              // the lane's scale of that K tile, or V's where K has none
+    K keys;
     FragmentC out[kColumnTiles][kSteps];
-    FragmentC sum[kColumnTiles];  // its rows are all the same; with exact sums, c[0] and c[1] are the lane's part
+    FragmentC ones[kColumnTiles];  // the product of ones, or of V's bias; its rows are all the same
+    float sum[kColumnTiles][2];    // the lane's part, where sums are exact
     float maximum[kColumnTiles][2];
     bool fresh;  // no tile yet; the same in all lanes
+
+    __device__ __forceinline__ const typename ValueTile::Lane& valuesAt() const {
+        if constexpr (kAlike) {
+            return at;
+        } else {
+            return v_at;
+        }
+    }
 
     // Forgets all tokens attended to.
     __device__ __forceinline__ void clear() {
 #pragma unroll
         for (int n = 0; n < kColumnTiles; n++) {
             maximum[n][0] = maximum[n][1] = kNoScore;
-            sum[n] = {};
+            sum[n][0] = sum[n][1] = 0.0f;
+            ones[n] = {};
 #pragma unroll
             for (int step = 0; step < kSteps; step++) out[n][step] = {};
         }
         fresh = true;
     }
 
-    __device__ __forceinline__ void start(uint32_t ring, const T* k, int warp) {
+    // `first`: elements from the beginning of K, and of V, to the sequence's first token.
+    __device__ __forceinline__ void start(uint32_t ring, int64_t first, int warp) {
         clear();
-        WarpTile::place(at, ring, lane);
+        KeyTile::place(at, ring, lane);
         const int tile = range.begin + warp * kTokens;
-        const int64_t first = static_cast<int64_t>(tile) * kHeadDim + lane * kPerVector;
-        from = __cvta_generic_to_global(k + first);
+        const int64_t element = first + static_cast<int64_t>(tile) * kHeadDim;
+        from = globalAddress(p.cache.k) + element * Stored<Sk>::kBytes + lane * KV_VECTOR_BYTES;
+        if constexpr (!kAlike) {
+            ValueTile::place(v_at, ring, lane);
+            v_from = globalAddress(p.cache.v) + element * Stored<Sv>::kBytes + lane * KV_VECTOR_BYTES;
+        }
+        if constexpr (kKeysScaled || kValuesScaled) {
+            scale_to = ring + placeOfScale<kTokens>(lane) * sizeof(float);
+            scales_at = ring + placeOfScale<kTokens>(lane / 4) * sizeof(float);
+            keepInRegister(scale_to);
+            keepInRegister(scales_at);
+            const float* const scales = kKeysScaled ? p.cache.k_scale : p.cache.v_scale;
+            scale_from = globalAddress(scales) + (element / kHeadDim + lane) * sizeof(float);
+        }
         copyKeys<0>(tile);
         copyValues<1>(tile);
-    }
-
-    // B fragments from rows of queries in shared memory, kPitch elements apart: rows are B's columns as they lie.
-    template <int kPitch>
-    __device__ __forceinline__ void takeQueries(const T* rows) {
-        // Two steps a load; an odd number of steps has its last but one loaded twice.
-        const uint32_t row = sharedAddress(rows + lane % 8 * kPitch + lane / 8 * kPerVector);
-        unrolled<kColumnTiles>([&](auto n) {
-            unrolled<(kSteps + 1) / 2>([&](auto i) {
-                constexpr int kStep = i * 2 < kSteps - 1 ? i * 2 : kSteps - 2;
-                const FragmentA two = loadMatrices<(n * 8 * kPitch + kStep * 16) * sizeof(T)>(row);
-                q[n][kStep] = {two.pair[0], two.pair[1]};
-                q[n][kStep + 1] = {two.pair[2], two.pair[3]};
-            });
-        });
     }
 
     // All of this warp's tiles in the cache.
@@ -117,19 +155,24 @@ struct WarpAttention {
     __device__ __forceinline__ void attendPresent(int position) {
         Scores scores;
         Weights weights;
-        multiplyKeys<0>(scores);
-        weigh(weights, scores, position, position + kTokens);
+        keys.template multiply<0>(scores, at);
+        weigh<0>(weights, scores, position, position + kTokens);
         multiplyValues<1>(weights);
     }
 
     // The softmax of column n * 8 + 2 (lane % 4) + e so far, the same in the lanes of a column.
     __device__ __forceinline__ Partial partial(int n, int e) const {
-        float total = sum[n].c[e];
+        float total = kExactSums ? sum[n][e] : ones[n].c[e];
         if constexpr (kExactSums) {
 #pragma unroll
             for (int lanes = 4; lanes < 32; lanes *= 2) total += __shfl_xor_sync(kAllLanes, total, lanes);
         }
         return {maximum[n][e], total};
+    }
+
+    // What accumulator i of a column tile and step stands for.
+    __device__ __forceinline__ float output(int n, int step, int i) const {
+        return V::finished(out[n][step].c[i], ones[n].c[i % 2]);
     }
 
   private:
@@ -145,8 +188,8 @@ struct WarpAttention {
         waitForCopies<1>();  // for K; V may be under way
         __syncwarp();        // for all lanes' copies, and until all are done with the V before
         copyKeys<kFree>(tile + kStride);
-        multiplyKeys<kKeys>(scores);
-        weigh(weights, scores, tile, range.end);
+        keys.template multiply<kKeys>(scores, at);
+        weigh<kKeys>(weights, scores, tile, range.end);
 
         waitForCopies<1>();  // for V
         __syncwarp();
@@ -154,75 +197,89 @@ struct WarpAttention {
         multiplyValues<kValues>(weights);
     }
 
-    // The next tile's K, then its V.
+    // The next tile's K and all its scales, then its V.
     template <int kSlot>
     __device__ __forceinline__ void copyKeys(int tile) {
-        if (tile < range.end) WarpTile::template copy<kSlot>(at, from, range.end - tile, lane);
+        const int rows = range.end - tile;
+        if (rows >= kTokens) {
+            KeyTile::template copyWhole<kSlot>(at, from);
+            copyScales([&](auto to, size_t scale) {
+                copyWordAsync<kSlot * Ring::kSlotBytes + to>(scale_to, scale);
+            });
+        } else if (rows > 0) {
+            KeyTile::template copyPart<kSlot>(at, from, rows, lane);
+            copyScales([&](auto to, size_t scale) {
+                copyWordAsyncOrZero<kSlot * Ring::kSlotBytes + to>(scale_to, scale, lane < rows);
+            });
+        }
         commitCopies();  // an empty group too: groups are counted
+    }
+
+    // Copies the lane's scales by copy(where in a slot, from where).
+    template <typename Copy>
+    __device__ __forceinline__ void copyScales(const Copy& copy) {
+        if constexpr (kKeysScaled || kValuesScaled) {
+            if (kTokens == 32 || lane < kTokens) {
+                if constexpr (kKeysScaled) copy(Constant<Ring::kKeyScales>{}, scale_from);
+                const size_t to_values = kKeysScaled ? distance(p.cache.v_scale, p.cache.k_scale) : 0;
+                if constexpr (kValuesScaled) copy(Constant<Ring::kValueScales>{}, scale_from + to_values);
+            }
+            scale_from += kStride * sizeof(float);
+        }
     }
 
     template <int kSlot>
     __device__ __forceinline__ void copyValues(int tile) {
         if (tile < range.end) {
-            const size_t v_from = from + (__cvta_generic_to_global(p.cache.v) - __cvta_generic_to_global(p.cache.k));
-            WarpTile::template copy<kSlot>(at, v_from, range.end - tile, lane);
-            from += kStride * WarpTile::kRowBytes;
+            if constexpr (kAlike) {
+                ValueTile::template copy<kSlot>(at, from + distance(p.cache.v, p.cache.k), range.end - tile, lane);
+            } else {
+                ValueTile::template copy<kSlot>(v_at, v_from, range.end - tile, lane);
+                v_from += kStride * ValueTile::kRowBytes;
+            }
+            from += kStride * KeyTile::kRowBytes;
         }
         commitCopies();
     }
 
     template <int kSlot>
-    __device__ __forceinline__ void multiplyKeys(Scores& scores) const {
-#pragma unroll
-        for (int n = 0; n < kColumnTiles; n++)
-#pragma unroll
-            for (int a = 0; a < kTokenFragments; a++) scores[n][a] = {};
-        unrolled<kSteps>([&](auto step) {
-            unrolled<kTokenFragments>([&](auto a) {
-                const FragmentA k = WarpTile::template keys<kSlot, a * 16, step>(at);
-#pragma unroll
-                for (int n = 0; n < kColumnTiles; n++) scores[n][a] = multiplyAdd<T>(k, q[n][step], scores[n][a]);
-            });
-        });
-    }
-
-    template <int kSlot>
     __device__ __forceinline__ void multiplyValues(const Weights& weights) {
-        unrolled<kTokenFragments>([&](auto a) {
-            unrolled<kSteps>([&](auto step) {
-                const FragmentA v = WarpTile::template values<kSlot, a * 16, step>(at);
+        V::template add<kSlot>(out, weights, valuesAt());
+        if constexpr (kOnes) {
+            FragmentA rows;
 #pragma unroll
-                for (int n = 0; n < kColumnTiles; n++) out[n][step] = multiplyAdd<T>(v, weights[n][a], out[n][step]);
-            });
-        });
-        if constexpr (!kExactSums) {
-            FragmentA ones;
-#pragma unroll
-            for (int i = 0; i < 4; i++) ones.pair[i] = Element<T>::pack(1.0f, 1.0f);
+            for (int i = 0; i < 4; i++) rows.pair[i] = V::biasPair();
 #pragma unroll
             for (int a = 0; a < kTokenFragments; a++)
 #pragma unroll
-                for (int n = 0; n < kColumnTiles; n++) sum[n] = multiplyAdd<T>(ones, weights[n][a], sum[n]);
+                for (int n = 0; n < kColumnTiles; n++) ones[n] = multiplyAdd<Product>(rows, weights[n][a], ones[n]);
         }
     }
 
+    // kSlot is that of the tile's K, which has the scales.
+    template <int kSlot>
     __device__ __forceinline__ void weigh(Weights& weights, Scores& scores, int tile, int end) {
-        float scale = p.score_scale;
-        if (tile < range.plain_begin || tile + kTokens > range.plain_end) {
-            shapeScores(scores, tile, end);
-            scale = 1.0f;
+        constexpr int kSlotAt = kSlot * Ring::kSlotBytes;
+        Factors factors = keys.template factors<kSlotAt + Ring::kKeyScales>(scales_at, p.score_scale);
+        const TokenScales scales = V::template tokenScales<kSlotAt + Ring::kValueScales>(scales_at);
+        // From registers, unless these are wanted for queries.
+        const int plain_begin = K::kResident ? range.plain_begin : place.plain_begin;
+        const int plain_end = K::kResident ? range.plain_end : place.plain_end;
+        if (tile < plain_begin || tile + kTokens > plain_end) {
+            shapeScores(scores, factors, tile, end);
+            factors.forget();
         }
         float sums[kColumnTiles][2];
         // Before its first tile a warp has no maximum, and nothing to rescale.
-        if (fresh || weighAgainstMaximum(weights, sums, scores, scale)) {
-            raiseMaximum(scores, scale);
-            weighAgainstMaximum(weights, sums, scores, scale);
+        if (fresh || weighAgainstMaximum(weights, sums, scores, factors, scales)) {
+            raiseMaximum(scores, factors, scales);
+            weighAgainstMaximum(weights, sums, scores, factors, scales);
         }
         if constexpr (kExactSums) {
 #pragma unroll
             for (int n = 0; n < kColumnTiles; n++)
 #pragma unroll
-                for (int e = 0; e < 2; e++) sum[n].c[e] += sums[n][e];
+                for (int e = 0; e < 2; e++) sum[n][e] += sums[n][e];
         }
 #pragma unroll
         for (int n = 0; n < kColumnTiles; n++)
@@ -234,13 +291,12 @@ struct WarpAttention {
 
     // Scores of a tile that not all queries see alike, or that goes beyond the tokens there are (from `end` on): capped,
     // biased and masked, in base 2.
-    __device__ __forceinline__ void shapeScores(Scores& scores, int tile, int end) const {
-        const int last_row = p.query_tokens * p.group_size.value - 1;
+    __device__ __forceinline__ void shapeScores(Scores& scores, const Factors& factors, int tile, int end) const {
 #pragma unroll
         for (int n = 0; n < kColumnTiles; n++) {
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-                const int row = min(place.first_row + n * 8 + lane % 4 * 2 + e, last_row);
+                const int row = min(place.first_row + n * 8 + lane % 4 * 2 + e, place.last_row);
                 const int query = divide(row, p.group_size).quotient;
                 const int position = place.first_query + query;
                 const int oldest = p.sliding_window > 0 ? position - p.sliding_window + 1 : 0;
@@ -254,8 +310,8 @@ struct WarpAttention {
                     for (int half = 0; half < 2; half++) {
                         float& score = scores[n][a].c[2 * half + e];
                         const int token = tile + a * 16 + half * 8 + lane / 4;
-                        score = p.soft_cap != 0.0f ? softCapped(score, p.soft_cap, p.soft_cap_scale)
-                                                   : score * p.score_scale;
+                        score *= factors.of(n, a, half, e);
+                        if (p.soft_cap != 0.0f) score = softCapped(score, p.soft_cap, p.soft_cap_scale);
                         score -= slope * static_cast<float>(position - token);
                         if (token > position || token < oldest || token >= end) score = minusInfinity();
                     }
@@ -266,7 +322,8 @@ struct WarpAttention {
 
     // Weights against the maximum as it is, in pairs of neighbouring columns; true where one is too large for it.
     __device__ __forceinline__ bool weighAgainstMaximum(Weights& weights, float (&sums)[kColumnTiles][2],
-                                                        const Scores& scores, float scale) const {
+                                                        const Scores& scores, const Factors& factors,
+                                                        const TokenScales& scales) const {
         uint32_t largest = 0;  // two positive zeros
 #pragma unroll
         for (int n = 0; n < kColumnTiles; n++) {
@@ -276,21 +333,23 @@ struct WarpAttention {
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
                     const float* c = &scores[n][a].c[2 * half];
-                    const float low = exp2Fast(fmaf(c[0], scale, -maximum[n][0]));
-                    const float high = exp2Fast(fmaf(c[1], scale, -maximum[n][1]));
+                    const float low = exp2Fast(fmaf(c[0], factors.of(n, a, half, 0), -maximum[n][0]));
+                    const float high = exp2Fast(fmaf(c[1], factors.of(n, a, half, 1), -maximum[n][1]));
                     sums[n][0] += low;
                     sums[n][1] += high;
-                    const uint32_t pair = Element<T>::pack(low, high);
+                    const uint32_t pair =
+                        Element<Product>::pack(scales.weightOf(low, a, half), scales.weightOf(high, a, half));
                     weights[n][a].pair[half] = pair;
-                    largest = n + a + half == 0 ? pair : Element<T>::larger(largest, pair);
+                    largest = n + a + half == 0 ? pair : Element<Product>::larger(largest, pair);
                 }
             }
         }
-        const float2 pair = Element<T>::unpack(largest);
+        const float2 pair = Element<Product>::unpack(largest);
         return __any_sync(kAllLanes, fmaxf(pair.x, pair.y) > kRaiseAbove);
     }
 
-    __device__ __forceinline__ void raiseMaximum(const Scores& scores, float scale) {
+    __device__ __forceinline__ void raiseMaximum(const Scores& scores, const Factors& factors,
+                                                 const TokenScales& scales) {
 #pragma unroll
         for (int n = 0; n < kColumnTiles; n++) {
 #pragma unroll
@@ -298,7 +357,11 @@ struct WarpAttention {
                 float highest = maximum[n][e];
 #pragma unroll
                 for (int a = 0; a < kTokenFragments; a++) {
-                    highest = fmaxf(highest, fmaxf(scores[n][a].c[e] * scale, scores[n][a].c[2 + e] * scale));
+#pragma unroll
+                    for (int half = 0; half < 2; half++) {
+                        const float score = scores[n][a].c[2 * half + e] * factors.of(n, a, half, e);
+                        highest = fmaxf(highest, score + scales.logOf(a, half));
+                    }
                 }
 #pragma unroll
                 for (int lanes = 4; lanes < 32; lanes *= 2) {  // those of the same column
@@ -307,9 +370,10 @@ struct WarpAttention {
                 const float factor = exp2Fast(maximum[n][e] - highest);
                 maximum[n][e] = highest;
                 if (fresh) continue;
+                if constexpr (kExactSums) sum[n][e] *= factor;
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    sum[n].c[2 * half + e] *= factor;
+                    if constexpr (kOnes) ones[n].c[2 * half + e] *= factor;
 #pragma unroll
                     for (int step = 0; step < kSteps; step++) out[n][step].c[2 * half + e] *= factor;
                 }

@@ -7,7 +7,8 @@
 // what it has in memory and counts itself; the last one to arrive merges all, and resets the count for the next launch.
 //
 // New tokens are no more than a tile. The block of the last split takes them straight from the step's k and v, after its
-// tiles, and writes them to the cache: no block reads what another one writes.
+// tiles, and writes them to the cache, quantised where that is: no block reads what another one writes, and new tokens
+// are attended to as they are stored.
 #pragma once
 
 #include "attention.cuh"
@@ -20,48 +21,84 @@ namespace {
 
 constexpr int kWarps = KV_DECODE_THREADS / 32;
 
-template <typename T, int kHeadDim, int kColumnTiles>
+// Elements of q, of new K and V and of the output, where K is stored as Sk and V as Sv: the type of the one that is stored
+// as it is, or what the launch says.
+template <typename Sk, typename Sv>
+struct ElementsOf : Element<Sk> {
+    __device__ __forceinline__ explicit ElementsOf(const KvDecodeParams&) {}
+};
+template <>
+struct ElementsOf<Int8, Int8> : AnyElement {
+    __device__ __forceinline__ explicit ElementsOf(const KvDecodeParams& p) : AnyElement{p.element == KV_DTYPE_BF16} {}
+};
+template <>
+struct ElementsOf<Fp8E4M3, Fp8E4M3> : ElementsOf<Int8, Int8> {
+    using ElementsOf<Int8, Int8>::ElementsOf;
+};
+template <typename Sv>
+struct ElementsOf<Int8, Sv> : Element<Sv> {
+    __device__ __forceinline__ explicit ElementsOf(const KvDecodeParams&) {}
+};
+
+constexpr int larger(int a, int b) { return a > b ? a : b; }
+
+template <typename Sk, typename Sv, int kHeadDim, int kColumnTiles>
 struct Block {
-    using Warp = WarpAttention<T, kHeadDim, kColumnTiles, kWarps>;
-    using WarpTile = typename Warp::WarpTile;
+    using Warp = WarpAttention<Sk, Sv, kHeadDim, kColumnTiles, kWarps>;
+    using Ring = typename Warp::Ring;
+    using Elements = ElementsOf<Sk, Sv>;
     static constexpr int kColumns = 8 * kColumnTiles;
-    static constexpr int kChunks = WarpTile::kChunks;
 
-    // Queries on their way to fragments, in the one slot of the ring that nothing is copied to before the first tile is
-    // worked on. Rows lie 16 bytes further apart than they are long: eight of them on all banks.
-    static constexpr int kQueryPitch = kHeadDim + kPerVector;
-    static constexpr int kQueryOffset = 2 * WarpTile::kBytes;  // slot 2 of warp 0
-    static_assert(kColumns * kQueryPitch * sizeof(T) <= WarpTile::kBytes, "queries fit a slot");
-
-    // What the warps have of the cache, and what the new tokens add, once nobody needs tiles any more: in the rings of
-    // all warps but the first, which takes the new tokens in its own. Rows of O lie 4 floats further apart than they are
-    // long: fragments are written by lanes 2 rows apart, which then are 8 banks apart.
+    // Slots of rings that nothing is copied to before the first tile is worked on.
+    static __host__ __device__ constexpr int freeSlot(int warp) {
+        return warp * Ring::kBytes + 2 * Ring::kSlotBytes;
+    }
+    // What the warps have of the cache, and what the new tokens add, once nobody needs tiles any more: behind the ring of
+    // the first warp, which takes the new tokens in its own. Rows of O lie 4 floats further apart than they are long:
+    // fragments are written by lanes 2 rows apart, which then are 8 banks apart.
     static constexpr int kNewTokens = kWarps;  // their part
     struct Merge {
         float out[kWarps + 1][kColumns][kHeadDim + 4];
         Partial partial[kWarps + 1][kColumns];
         bool last;
     };
-    static_assert(sizeof(Merge) <= (kWarps - 1) * Warp::kRingBytes - WarpTile::kBytes,
-                  "the host asks for the rings' size, and the last slot is for vectors being turned");
+    static constexpr int kMergeBytes = (sizeof(Merge) + 15) / 16 * 16;
+
+    // Queries on their way to fragments: in free slots or, where they are read again for every tile, behind all else.
+    static constexpr int kStagedBytes = kColumns * Warp::K::kPitch;
+    static constexpr int kStagedScaleBytes = Warp::kKeysScaled ? kColumns * sizeof(float) : 0;
+    static constexpr int kResidentOffset = larger(kWarps * Ring::kBytes, Ring::kBytes + kMergeBytes);
+    static constexpr int kResidentBytes = Warp::K::kResident ? 0 : kStagedBytes + kStagedScaleBytes;
+    static_assert(!Warp::K::kResident || kStagedBytes + kStagedScaleBytes <= Ring::kSlotBytes, "they fit a slot");
+    __device__ __forceinline__ StagedQueries staged() const {
+        unsigned char* const rows = shared + (Warp::K::kResident ? freeSlot(0) : kResidentOffset);
+        return {rows, reinterpret_cast<float*>(rows + kStagedBytes)};
+    }
+
+    // The launch asks for as much (shared_bytes of src/decode_plan.rs): the last slot of it is for vectors being turned,
+    // before the first tile and after the last one.
+    static constexpr int kSharedBytes =
+        Warp::K::kResident ? larger(kWarps * Ring::kBytes, Ring::kBytes + kMergeBytes + Ring::kSlotBytes)
+                           : kResidentOffset + kResidentBytes + Ring::kSlotBytes;
 
     const KvDecodeParams& p;
+    Elements elements;
     Place at;
     unsigned char* shared;
 
-    __device__ __forceinline__ int rows() const { return p.query_tokens * p.group_size.value - at.first_row; }  // at least 1
+    __device__ __forceinline__ int rows() const { return at.last_row + 1 - at.first_row; }  // at least 1
 
     using Unit = TurningUnit<kHeadDim>;
 
     // Turns of all pairs at some positions, one after another, in a slot that nothing else is in: those of the queries
     // before the first tile, those of the new tokens after the last.
     static constexpr int kPairs = kHeadDim / 2;
-    static constexpr int kQueryTurnsOffset = Warp::kRingBytes + 2 * WarpTile::kBytes;  // slot 2 of warp 1
-    static constexpr int kNewTurnsOffset = 2 * WarpTile::kBytes;                       // slot 2 of warp 0
-    static_assert(KV_MAX_QUERY_TOKENS * kPairs * sizeof(Turn) <= WarpTile::kBytes, "turns fit a slot");
+    static constexpr int kQueryTurnsOffset = Ring::kBytes + 2 * Ring::kSlotBytes;  // the free slot of warp 1
+    static constexpr int kNewTurnsOffset = 2 * Ring::kSlotBytes;                   // that of warp 0
+    static_assert(KV_MAX_QUERY_TOKENS * kPairs * sizeof(Turn) <= Ring::kSlotBytes, "turns fit a slot");
     // Vectors being turned, of each warp's units.
-    static constexpr int kTurningOffset = 3 * Warp::kRingBytes + 2 * WarpTile::kBytes;  // slot 2 of warp 3
-    static_assert(kWarps * Unit::kUnits * kHeadDim * sizeof(T) <= WarpTile::kBytes, "they fit a slot");
+    static constexpr int kTurningOffset = kSharedBytes - Ring::kSlotBytes;
+    static_assert(kWarps * Unit::kUnits * kHeadDim * sizeof(uint16_t) <= Ring::kSlotBytes, "they fit a slot");
 
     // All threads together: a sine and cosine each, or few, instead of eight for each 16 bytes of every row.
     __device__ __forceinline__ const Turn* makeTurns(int offset, int first_position, int tokens) const {
@@ -77,17 +114,28 @@ struct Block {
 
     __device__ __forceinline__ Vec16 turn(const Vec16& x, const Turn* turns, int token, const Unit& unit,
                                           int warp) const {
-        T* const memory = reinterpret_cast<T*>(shared + kTurningOffset) + warp * Unit::kUnits * kHeadDim;
-        return ChunkTurn<T>(p.rope, unit, turns + token * kPairs, memory).apply(x);
+        uint16_t* const memory = reinterpret_cast<uint16_t*>(shared + kTurningOffset) + warp * Unit::kUnits * kHeadDim;
+        return ChunkTurn(p.rope, unit, turns + token * kPairs, memory).apply(x, elements);
+    }
+
+    // Of a 16-bit vector that strides lead to.
+    static __device__ __forceinline__ Vec16 loadVector(const void* data, int64_t element) {
+        return loadOnce(static_cast<const uint16_t*>(data) + element);
+    }
+
+    // From the beginning of channel scales to those of a lane's elements; null where there are none.
+    __device__ __forceinline__ const float* ofChannels(const float* channel_scale, const Unit& unit) const {
+        const int chunk = unit.is_whole ? unit.chunk : 0;
+        return channel_scale == nullptr ? nullptr : channel_scale + at.kv_head * kHeadDim + chunk * kPerVector;
     }
 
     // Brings the block's query rows to shared memory, turned, zeros for columns without one.
-    __device__ __forceinline__ T* stageQueries(int warp, int lane) const {
-        T* const staged = reinterpret_cast<T*>(shared + kQueryOffset);
-        const T* const q = static_cast<const T*>(p.q.data) + at.sequence * p.q.batch_stride;
+    __device__ __forceinline__ StagedQueries stageQueries(int warp, int lane) const {
+        const StagedQueries to = staged();
         const bool turns = p.rope.rotary_dim > 0;
         const Turn* const turns_of = turns ? makeTurns(kQueryTurnsOffset, at.first_query, p.query_tokens) : nullptr;
         const Unit unit(warp, lane);
+        const float* const channel_scale = ofChannels(p.cache.k_channel_scale, unit);
 #pragma unroll 1
         for (int first = 0; first < kColumns; first += kWarps * Unit::kUnits) {
             const int column = first + unit.index;
@@ -96,16 +144,59 @@ struct Block {
             Vec16 x = {};
             if (unit.is_whole && column < min(rows(), kColumns)) {
                 const int head = at.kv_head * p.group_size.value + row.remainder;
-                x = loadOnce(q + query * p.q.token_stride + head * p.q.head_stride + unit.chunk * kPerVector);
+                x = loadVector(p.q.data, at.sequence * p.q.batch_stride + query * p.q.token_stride +
+                                             head * p.q.head_stride + unit.chunk * kPerVector);
             }
             // Lanes without a row turn nothing, for some token there is: shuffles take them all.
             if (turns) x = turn(x, turns_of, min(query, p.query_tokens - 1), unit, warp);
-            if (unit.is_whole && column < kColumns) {
-                storeShared(staged + column * kQueryPitch + unit.chunk * kPerVector, x);
-            }
+            Warp::K::stage(to, column, x, unit, channel_scale, elements);
         }
         __syncthreads();
-        return staged;
+        return to;
+    }
+
+    // Where a new token's vector goes, in shared memory and in the cache.
+    struct Destination {
+        unsigned char* slot;  // of its tile
+        float* tile_scales;
+        void* cache;
+        float* cache_scales;
+        const float* channel_scale;
+    };
+
+    // One vector of K or of V, zeros where it does not exist; into the cache where it is `kept`.
+    template <typename S, typename Tile>
+    __device__ __forceinline__ void put(const Vec16& x, const Destination& to, int token, bool exists, bool kept,
+                                        const Unit& unit) const {
+        const bool present = unit.is_whole && token < Warp::kTokens;
+        const int64_t element = cacheOffset(p.cache, at.sequence, at.kv_head, at.step.cached + token);
+        if constexpr (!Stored<S>::kScaled) {
+            const int chunk = token * Tile::kChunks + (unit.chunk ^ Tile::exchange(token));
+            if (present) storeShared(to.slot + chunk * KV_VECTOR_BYTES, x);
+            if (kept) store(static_cast<uint16_t*>(to.cache) + element + unit.chunk * kPerVector, x);
+        } else {
+            float y[kPerVector];
+#pragma unroll
+            for (int w = 0; w < kPerVector / 2; w++) {
+                const float2 pair = elements.unpack(x.word[w]);
+                y[2 * w] = pair.x;
+                y[2 * w + 1] = pair.y;
+            }
+            if (to.channel_scale != nullptr) divideByChannels(y, to.channel_scale);
+            const Quantized<S> quantized = quantizeChunk<S, kHeadDim>(y, unit);
+            if (present) {
+                const int chunk = token * Tile::kChunks + (unit.chunk / 2 ^ Tile::exchange(token));
+                *reinterpret_cast<uint2*>(to.slot + chunk * KV_VECTOR_BYTES + unit.chunk % 2 * kPerVector) =
+                    quantized.payload;
+                if (unit.chunk == 0) to.tile_scales[placeOfScale<Warp::kTokens>(token)] = quantized.scale;
+            }
+            if (kept) {
+                *reinterpret_cast<uint2*>(static_cast<int8_t*>(to.cache) + element + unit.chunk * kPerVector) =
+                    quantized.payload;
+                if (unit.chunk == 0) to.cache_scales[element / kHeadDim] = quantized.scale;
+                flagNonFinite(p.step.status, at.sequence, quantized.non_finite);
+            }
+        }
     }
 
     // One warp puts the new tokens into the first two slots of its ring, K turned, zeros behind them; and, once a KV
@@ -113,6 +204,10 @@ struct Block {
     __device__ __forceinline__ void takeNewTokens(int lane, const Turn* turns) const {
         const bool packed = p.step.cu_seqlens != nullptr;
         const Unit unit(0, lane);
+        const Destination k_to = {shared, reinterpret_cast<float*>(shared + Ring::kKeyScales), p.cache.k,
+                                  p.cache.k_scale, ofChannels(p.cache.k_channel_scale, unit)};
+        const Destination v_to = {shared + Ring::kSlotBytes, reinterpret_cast<float*>(shared + Ring::kValueScales),
+                                  p.cache.v, p.cache.v_scale, ofChannels(p.cache.v_channel_scale, unit)};
 #pragma unroll 1
         for (int first = 0; first < Warp::kTokens; first += Unit::kUnits) {
             const int token = first + unit.index;
@@ -120,24 +215,17 @@ struct Block {
             const int element = unit.chunk * kPerVector;
             Vec16 k = {}, v = {};
             if (exists) {
-                const int64_t k_from = tokenOffset(p.k_new, packed, at.step.first, at.sequence, token, at.kv_head);
-                const int64_t v_from = tokenOffset(p.v_new, packed, at.step.first, at.sequence, token, at.kv_head);
-                k = loadOnce(static_cast<const T*>(p.k_new.data) + k_from + element);
-                v = loadOnce(static_cast<const T*>(p.v_new.data) + v_from + element);
+                k = loadVector(p.k_new.data,
+                               tokenOffset(p.k_new, packed, at.step.first, at.sequence, token, at.kv_head) + element);
+                v = loadVector(p.v_new.data,
+                               tokenOffset(p.v_new, packed, at.step.first, at.sequence, token, at.kv_head) + element);
             }
             if (turns != nullptr && first < at.step.added) {
                 k = turn(k, turns, min(token, at.step.added - 1), unit, 0);
             }
-            if (unit.is_whole && token < Warp::kTokens) {
-                const int to = (token * kChunks + (unit.chunk ^ WarpTile::exchange(token))) * KV_VECTOR_BYTES;
-                storeShared(shared + to, k);
-                storeShared(shared + WarpTile::kBytes + to, v);
-            }
-            if (exists && at.row_group == 0) {
-                const int64_t to = cacheOffset(p.cache, at.sequence, at.kv_head, at.step.cached + token) + element;
-                store(static_cast<T*>(p.cache.k) + to, k);
-                store(static_cast<T*>(p.cache.v) + to, v);
-            }
+            const bool kept = exists && at.row_group == 0;
+            put<Sk, typename Warp::KeyTile>(k, k_to, token, exists, kept, unit);
+            put<Sv, typename Warp::ValueTile>(v, v_to, token, exists, kept, unit);
         }
         __syncwarp();
     }
@@ -149,9 +237,15 @@ struct Block {
 #pragma unroll
             for (int step = 0; step < Warp::kSteps; step++) {
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    merge.out[part][column + i % 2][step * 16 + i / 2 * 8 + lane / 4] =
-                        attention.out[n][step].c[i];
+                for (int e = 0; e < 2; e++) {
+                    float* const row = merge.out[part][column + e];
+                    const float first = attention.output(n, step, e), second = attention.output(n, step, 2 + e);
+                    if constexpr (Warp::V::kNeighbours) {
+                        *reinterpret_cast<float2*>(row + Warp::V::element(step, 0, lane)) = {first, second};
+                    } else {
+                        row[Warp::V::element(step, 0, lane)] = first;
+                        row[Warp::V::element(step, 1, lane)] = second;
+                    }
                 }
             }
 #pragma unroll
@@ -231,8 +325,14 @@ struct Block {
         const int64_t to = (static_cast<int64_t>(at.sequence) * p.query_tokens + query) * p.num_kv_heads.value *
                                p.group_size.value +
                            head;
-        reinterpret_cast<uint2*>(static_cast<T*>(p.out) + to * kHeadDim)[quad] = {
-            Element<T>::pack(x.o.x * factor, x.o.y * factor), Element<T>::pack(x.o.z * factor, x.o.w * factor)};
+        float4 o = {x.o.x * factor, x.o.y * factor, x.o.z * factor, x.o.w * factor};
+        if (Stored<Sv>::kScaled && p.cache.v_channel_scale != nullptr) {
+            const float* const of_head = p.cache.v_channel_scale + at.kv_head * kHeadDim;
+            const float4 scale = reinterpret_cast<const float4*>(of_head)[quad];
+            o = {o.x * scale.x, o.y * scale.y, o.z * scale.z, o.w * scale.w};
+        }
+        reinterpret_cast<uint2*>(static_cast<uint16_t*>(p.out) + to * kHeadDim)[quad] = {elements.pack(o.x, o.y),
+                                                                                          elements.pack(o.z, o.w)};
         if (p.lse != nullptr && quad == 0) p.lse[to] = x.partial.logSumExp();
     }
 
@@ -250,12 +350,12 @@ __device__ __forceinline__ int threadInBlock() {
     return thread;
 }
 
-template <typename T, int kHeadDim, int kColumnTiles>
+template <typename Sk, typename Sv, int kHeadDim, int kColumnTiles>
 __device__ __forceinline__ void decode(const KvDecodeParams& p) {
-    using B = Block<T, kHeadDim, kColumnTiles>;
+    using B = Block<Sk, Sv, kHeadDim, kColumnTiles>;
     extern __shared__ __align__(128) unsigned char shared[];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    B block = {p, {}, shared};
+    B block = {p, typename B::Elements(p), {}, shared};
     Place& at = block.at;
     const Division of_splits = divide(blockIdx.x, p.num_splits);
     at.split = of_splits.remainder;
@@ -269,16 +369,18 @@ __device__ __forceinline__ void decode(const KvDecodeParams& p) {
     const Range range = rangeOfBlock(p, at.step, at.split, B::Warp::kStride);
     at.splits = range.splits;
     at.first_query = range.first_query;
+    at.last_row = p.query_tokens * p.group_size.value - 1;
+    at.plain_begin = range.plain_begin;
+    at.plain_end = range.plain_end;
     at.first_row = at.row_group * B::kColumns;
     if (at.split >= at.splits) return;
     __shared__ Place parked;
     if (threadIdx.x == 0) parked = at;
 
-    const int64_t start = cacheOffset(p.cache, at.sequence, at.kv_head, 0);
     typename B::Warp attention = {p, range, parked, lane};
-    attention.start(sharedAddress(shared) + warp * B::Warp::kRingBytes, static_cast<const T*>(p.cache.k) + start,
+    attention.start(sharedAddress(shared) + warp * B::Ring::kBytes, cacheOffset(p.cache, at.sequence, at.kv_head, 0),
                     warp);
-    attention.template takeQueries<B::kQueryPitch>(block.stageQueries(warp, lane));
+    attention.keys.take(block.stageQueries(warp, lane), p.score_scale, lane);
     __syncthreads();  // the slots that held queries are the rings' again
     attention.attend(warp);
     __syncthreads();  // nobody reads tiles any more
@@ -287,7 +389,7 @@ __device__ __forceinline__ void decode(const KvDecodeParams& p) {
     const int thread = threadInBlock();
     const int warp_after = thread / 32, lane_after = thread % 32;
 
-    auto& merge = *reinterpret_cast<typename B::Merge*>(shared + B::Warp::kRingBytes);
+    auto& merge = *reinterpret_cast<typename B::Merge*>(shared + B::Ring::kBytes);
     block.leave(merge, attention, warp_after, lane_after);
     const bool appends = p.k_new.data != nullptr && at.split == at.splits - 1;
     const bool has_new = appends && at.step.added > 0;
@@ -330,9 +432,9 @@ __device__ __forceinline__ void decode(const KvDecodeParams& p) {
 
 }  // namespace
 
-// Of an element type, head dimension and number of query rows a block.
-#define KV_DECODE(name, type, head_dim, columns)                                                     \
+// Of how K and V are stored, head dimension and number of query rows a block.
+#define KV_DECODE(name, k, v, head_dim, columns)                                                     \
     extern "C" __global__ void __launch_bounds__(KV_DECODE_THREADS, 3)                               \
         kv_decode_##name##_d##head_dim##_n##columns(const __grid_constant__ KvDecodeParams params) { \
-        decode<type, head_dim, columns / 8>(params);                                                 \
+        decode<k, v, head_dim, columns / 8>(params);                                                 \
     }

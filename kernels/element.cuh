@@ -45,5 +45,17 @@ struct Element<__nv_bfloat16> {
     static __device__ __forceinline__ __nv_bfloat16 narrow(float x) { return __float2bfloat16_rn(x); }
 };
 
+// Either, as the launch says: where elements are only taken in and given out.
+struct AnyElement {
+    bool is_bf16;
+
+    __device__ __forceinline__ float2 unpack(uint32_t pair) const {
+        return is_bf16 ? Element<__nv_bfloat16>::unpack(pair) : Element<__half>::unpack(pair);
+    }
+    __device__ __forceinline__ uint32_t pack(float low, float high) const {
+        return is_bf16 ? Element<__nv_bfloat16>::pack(low, high) : Element<__half>::pack(low, high);
+    }
+};
+
 // Elements of a 16-byte vector, for the 16-bit types.
 constexpr int kPerVector = KV_VECTOR_BYTES / 2;

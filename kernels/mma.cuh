@@ -20,6 +20,12 @@ struct FragmentC {
     float c[4];
 };
 
+// Of integers, A and B of four bytes where the others have two elements: 16 × 32 and 32 × 8, columns of A and rows of B
+// 4t, …, 4t + 3 and the same + 16.
+struct FragmentInt {
+    int c[4];
+};
+
 // Four 8 × 8 matrices of 16-bit elements from shared memory; lane l gives the address of row l % 8 of matrix l / 8.
 template <int kOffset>
 __device__ __forceinline__ FragmentA loadMatrices(uint32_t row) {
@@ -31,7 +37,28 @@ __device__ __forceinline__ FragmentA loadMatrices(uint32_t row) {
     return a;
 }
 
-// The same, each matrix transposed.
+// Two of them, by the addresses of lanes 0 to 15.
+template <int kOffset>
+__device__ __forceinline__ FragmentB loadTwoMatrices(uint32_t row) {
+    FragmentB b;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2 + %3];"
+                 : "=r"(b.pair[0]), "=r"(b.pair[1])
+                 : "r"(row), "n"(kOffset)
+                 : "memory");
+    return b;
+}
+
+template <int kOffset>
+__device__ __forceinline__ FragmentB loadTwoMatricesTransposed(uint32_t row) {
+    FragmentB b;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2 + %3];"
+                 : "=r"(b.pair[0]), "=r"(b.pair[1])
+                 : "r"(row), "n"(kOffset)
+                 : "memory");
+    return b;
+}
+
+// Four, each transposed.
 template <int kOffset>
 __device__ __forceinline__ FragmentA loadMatricesTransposed(uint32_t row) {
     FragmentA a;
@@ -72,5 +99,25 @@ __device__ __forceinline__ FragmentC multiplyAdd<__nv_bfloat16>(const FragmentA&
         : "=f"(d.c[0]), "=f"(d.c[1]), "=f"(d.c[2]), "=f"(d.c[3])
         : "r"(a.pair[0]), "r"(a.pair[1]), "r"(a.pair[2]), "r"(a.pair[3]), "r"(b.pair[0]), "r"(b.pair[1]), "f"(c.c[0]),
           "f"(c.c[1]), "f"(c.c[2]), "f"(c.c[3]));
+    return d;
+}
+
+// Of signed bytes, exactly.
+__device__ __forceinline__ FragmentInt multiplyAdd(const FragmentA& a, const FragmentB& b, const FragmentInt& c) {
+    FragmentInt d;
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=r"(d.c[0]), "=r"(d.c[1]), "=r"(d.c[2]), "=r"(d.c[3])
+        : "r"(a.pair[0]), "r"(a.pair[1]), "r"(a.pair[2]), "r"(a.pair[3]), "r"(b.pair[0]), "r"(b.pair[1]), "r"(c.c[0]),
+          "r"(c.c[1]), "r"(c.c[2]), "r"(c.c[3]));
+    return d;
+}
+
+// The first 16 columns of A, and rows of B, alone.
+__device__ __forceinline__ FragmentInt multiplyAddHalf(const FragmentB& a, uint32_t b, const FragmentInt& c) {
+    FragmentInt d;
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %10};"
+        : "=r"(d.c[0]), "=r"(d.c[1]), "=r"(d.c[2]), "=r"(d.c[3])
+        : "r"(a.pair[0]), "r"(a.pair[1]), "r"(b), "r"(c.c[0]), "r"(c.c[1]), "r"(c.c[2]), "r"(c.c[3]));
     return d;
 }

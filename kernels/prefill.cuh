@@ -80,8 +80,8 @@ __device__ __forceinline__ Queries findQueries(const KvPrefillParams& p, int til
 template <typename T, int kHeadDim>
 struct WarpPrefill {
     static constexpr int kTokens = 32;  // of a tile
-    using Whole = Tile<kHeadDim, kTokens>;
-    using Part = Tile<kHeadDim, kWarpRows>;  // what a warp copies of a tile, and its query rows
+    using Whole = Tile<2 * kHeadDim, kTokens>;
+    using Part = Tile<2 * kHeadDim, kWarpRows>;  // what a warp copies of a tile, and its query rows
     static constexpr int kSteps = kHeadDim / 16;
     static constexpr int kParts = 4;  // of a stage
     static_assert(kParts * kWarpRows == KV_PREFILL_ROWS && 2 * Whole::kBytes == kParts * Part::kBytes,
@@ -306,7 +306,7 @@ struct WarpPrefill {
             forScores([&](int n, int i) { scores[n].c[i] *= p.score_scale; });
         } else {
             forScores([&](int n, int i) {
-                scores[n].c[i] = softCapped(scores[n].c[i], p.soft_cap, p.soft_cap_scale);
+                scores[n].c[i] = softCapped(scores[n].c[i] * p.score_scale, p.soft_cap, p.soft_cap_scale);
             });
         }
         if (!alike || p.alibi_slopes != nullptr) shapeScores(scores, tile);

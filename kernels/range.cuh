@@ -43,5 +43,7 @@ struct Place {
     int first_row;  // of the block's query rows, among the KV head's query_tokens * group_size
     int splits;  // that have tokens to attend to
     SequenceStep step;
-    int first_query;  // position of the first query token
+    int first_query;             // position of the first query token
+    int last_row;                // of the KV head's query rows
+    int plain_begin, plain_end;  // as in Range
 };

@@ -37,10 +37,10 @@ __device__ __forceinline__ void rope(const KvRopeParams& p) {
         vector[i] = {};
         if (isThere(i)) vector[i] = load(vectors + i * stride);
     }
-    const ChunkTurn<T> turn(p.rope, present ? t.position() : 0, unit, turns[threadIdx.x / 32]);
+    const ChunkTurn turn(p.rope, present ? t.position() : 0, unit, turns[threadIdx.x / 32]);
 #pragma unroll
     for (int i = 0; i < KV_ROPE_PASSES; i++) {
-        const Vec16 turned = turn.apply(vector[i]);
+        const Vec16 turned = turn.apply(vector[i], Element<T>{});
         if (isThere(i)) store(vectors + i * stride, turned);
     }
 }

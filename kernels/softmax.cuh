@@ -26,7 +26,7 @@ __device__ __forceinline__ float reciprocalFast(float x) {
     return y;
 }
 
-// cap · tanh(score / cap): `cap` in base 2, `scale` 2 / cap times what the score lacks in base 2.
+// cap · tanh(score / cap): score and `cap` in base 2, `scale` 2 / cap with the cap in base e.
 __device__ __forceinline__ float softCapped(float score, float cap, float scale) {
     // tanh(x) = 1 - 2 / (exp(2x) + 1)
     return cap * (1.0f - 2.0f * reciprocalFast(exp2Fast(score * scale) + 1.0f));

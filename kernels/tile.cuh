@@ -1,20 +1,20 @@
-// A warp's tile of K or V: kTokens rows of kHeadDim 16-bit elements, as they lie in memory, row after row, in shared
-// memory swizzled so that no access conflicts.
+// A warp's tile of K or V: kTokens rows of kRowBytes, as they lie in memory, row after row, in shared memory swizzled so
+// that no access conflicts.
 //
-// Memory and shared memory alike are chunks of 16 bytes, n = kHeadDim / 8 of them a row. Written, eight neighbouring
+// Memory and shared memory alike are chunks of 16 bytes, n = kRowBytes / 16 of them a row. Written, eight neighbouring
 // lanes take eight neighbouring chunks: all 32 banks once. Read by ldmatrix, eight lanes take the same chunk of eight
 // rows: chunks n apart, which fall on 8 / gcd(n, 8) different groups of four banks only. So row r exchanges its chunks
 // within aligned sets of gcd(n, 8) by exclusive or:
 //
 //     chunk c of row r lies at r * n + (c ^ x),   x = r / (8 / gcd) % gcd
 //
-//     n = 8 (head_dim 64), x = r % 8       n = 10 (head_dim 80), x = r / 4 % 2
-//     row 0:  0 1 2 3 4 5 6 7              row 0:  0 1 2 3 4 5 6 7 8 9
-//     row 1:  1 0 3 2 5 4 7 6              ...
-//     row 2:  2 3 0 1 6 7 4 5              row 4:  1 0 3 2 5 4 7 6 9 8
+//     n = 8 (64 elements of 16 bits), x = r % 8       n = 10 (80 elements), x = r / 4 % 2
+//     row 0:  0 1 2 3 4 5 6 7                         row 0:  0 1 2 3 4 5 6 7 8 9
+//     row 1:  1 0 3 2 5 4 7 6                         ...
+//     row 2:  2 3 0 1 6 7 4 5                         row 4:  1 0 3 2 5 4 7 6 9 8
 //
 // which leaves every aligned set of eight chunks on its banks (writes stay without conflict) and puts a column's eight
-// rows on all of them.
+// rows on all of them. An odd n (80 and 112 elements of a byte) wants no exchange: rows are on all groups as they lie.
 #pragma once
 
 #include <utility>
@@ -41,27 +41,29 @@ __device__ __forceinline__ void unrolled(const Body& body) {
 // Hides from the compiler how x came about.
 __device__ __forceinline__ void keepInRegister(uint32_t& x) { asm volatile("" : "+r"(x)); }
 
-template <int kHeadDim, int kTokens>
+// Places of a ring lie kPitch bytes apart: a tile's bytes, unless something else lies between.
+template <int kRowBytes_, int kTokens, int kPitch = kRowBytes_ * kTokens>
 struct Tile {
-    static constexpr int kChunks = kHeadDim / kPerVector;  // of a row
-    static constexpr int kRowBytes = kChunks * KV_VECTOR_BYTES;
+    static constexpr int kRowBytes = kRowBytes_;
+    static constexpr int kChunks = kRowBytes / KV_VECTOR_BYTES;  // of a row
     static constexpr int kBytes = kTokens * kRowBytes;
-    static constexpr int kSet = kChunks % 8 == 0 ? 8 : kChunks % 4 == 0 ? 4 : 2;  // gcd(kChunks, 8)
-    static_assert(kChunks % 2 == 0 && kTokens % 16 == 0, "whole fragments");
+    static constexpr int kSet = kChunks % 8 == 0 ? 8 : kChunks % 4 == 0 ? 4 : kChunks % 2 == 0 ? 2 : 1;  // gcd(kChunks, 8)
+    static_assert(kTokens % 16 == 0 && kBytes <= kPitch, "whole fragments");
 
     // Which chunk of its set changes places with the first one in this row.
     static __host__ __device__ constexpr int exchange(int row) { return row / (8 / kSet) % kSet; }
 
     // Chunks a warp copies at a time repeat their exchanges after so many copies: whole periods of eight rows.
     static constexpr int kCopies = kTokens * kChunks / 32;
-    static constexpr int kPeriod = kChunks % 4 == 0 ? kChunks / 4 : kChunks / 2;
+    static constexpr int kPeriod = kSet == 1 ? 1 : kChunks % 4 == 0 ? kChunks / 4 : kChunks / 2;
     static_assert(kCopies * 32 == kTokens * kChunks, "all lanes copy alike");
 
     // Where a lane puts what it copies, and where it reads fragments: offsets into a tile, made once.
+    static constexpr int kPairs = kSet > 1 ? kSet / 2 : 1;  // of chunks in a set
     struct Lane {
         uint32_t copy[kPeriod];
-        uint32_t k[kSet / 2];
-        uint32_t v[kSet / 2];
+        uint32_t k[kPairs];
+        uint32_t v[kPairs];
     };
 
     static __device__ __forceinline__ void place(Lane& at, uint32_t base, int lane) {
@@ -75,7 +77,7 @@ struct Tile {
         const int k_row = lane % 16, k_chunk = lane / 16;
         const int v_row = lane % 8 + lane / 16 * 8, v_chunk = lane / 8 % 2;
 #pragma unroll
-        for (int i = 0; i < kSet / 2; i++) {
+        for (int i = 0; i < kPairs; i++) {
             at.k[i] = base + k_row * kRowBytes + ((2 * i + k_chunk) ^ exchange(k_row)) * KV_VECTOR_BYTES;
             at.v[i] = base + v_row * kRowBytes + ((2 * i + v_chunk) ^ exchange(v_row)) * KV_VECTOR_BYTES;
         }
@@ -86,7 +88,7 @@ struct Tile {
             for (int i = 0; i < kPeriod; i++) keepInRegister(at.copy[i]);
         }
 #pragma unroll
-        for (int i = 0; i < kSet / 2; i++) {
+        for (int i = 0; i < kPairs; i++) {
             keepInRegister(at.k[i]);
             keepInRegister(at.v[i]);
         }
@@ -98,32 +100,57 @@ struct Tile {
     template <int kSlot>
     static __device__ __forceinline__ void copy(const Lane& at, size_t from, int rows, int lane) {
         if (rows >= kTokens) {
-            unrolled<kCopies>([&](auto i) {
-                constexpr int kTo = kSlot * kBytes + i / kPeriod * kPeriod * 32 * KV_VECTOR_BYTES;
-                copyAsync<kTo, i * 32 * KV_VECTOR_BYTES>(at.copy[i % kPeriod], from);
-            });
+            copyWhole<kSlot>(at, from);
         } else {
-            unrolled<kCopies>([&](auto i) {
-                constexpr int kTo = kSlot * kBytes + i / kPeriod * kPeriod * 32 * KV_VECTOR_BYTES;
-                copyAsyncOrZero<kTo, i * 32 * KV_VECTOR_BYTES>(at.copy[i % kPeriod], from,
-                                                               (i * 32 + lane) / kChunks < rows);
-            });
+            copyPart<kSlot>(at, from, rows, lane);
         }
     }
 
-    // Keys: A is 16 tokens from kFirst × elements 16 kStep, ….
-    template <int kSlot, int kFirst, int kStep>
-    static __device__ __forceinline__ FragmentA keys(const Lane& at) {
-        constexpr int kSets = kStep / (kSet / 2);
-        return loadMatrices<kSlot * kBytes + kFirst * kRowBytes + kSets * kSet * KV_VECTOR_BYTES>(
-            at.k[kStep % (kSet / 2)]);
+    template <int kSlot>
+    static __device__ __forceinline__ void copyWhole(const Lane& at, size_t from) {
+        unrolled<kCopies>([&](auto i) {
+            constexpr int kTo = kSlot * kPitch + i / kPeriod * kPeriod * 32 * KV_VECTOR_BYTES;
+            copyAsync<kTo, i * 32 * KV_VECTOR_BYTES>(at.copy[i % kPeriod], from);
+        });
     }
 
-    // Values: A is elements 16 kStep, … × 16 tokens from kFirst.
+    template <int kSlot>
+    static __device__ __forceinline__ void copyPart(const Lane& at, size_t from, int rows, int lane) {
+        unrolled<kCopies>([&](auto i) {
+            constexpr int kTo = kSlot * kPitch + i / kPeriod * kPeriod * 32 * KV_VECTOR_BYTES;
+            copyAsyncOrZero<kTo, i * 32 * KV_VECTOR_BYTES>(at.copy[i % kPeriod], from,
+                                                           (i * 32 + lane) / kChunks < rows);
+        });
+    }
+
+    // Keys: A is 16 tokens from kFirst × chunks 2 kStep and 2 kStep + 1: pairs 0 and 1 are of the first chunk, tokens 0 to
+    // 7 and 8 to 15, pairs 2 and 3 of the second.
+    template <int kSlot, int kFirst, int kStep>
+    static __device__ __forceinline__ FragmentA keys(const Lane& at) {
+        return loadMatrices<offset<kSlot, kFirst, kStep>()>(at.k[kStep % kPairs]);
+    }
+
+    // Values: A is chunks 2 kStep and 2 kStep + 1 × 16 tokens from kFirst, transposed: pairs 0 and 1 are of tokens 0 to 7,
+    // first chunk and second, pairs 2 and 3 of tokens 8 to 15.
     template <int kSlot, int kFirst, int kStep>
     static __device__ __forceinline__ FragmentA values(const Lane& at) {
-        constexpr int kSets = kStep / (kSet / 2);
-        return loadMatricesTransposed<kSlot * kBytes + kFirst * kRowBytes + kSets * kSet * KV_VECTOR_BYTES>(
-            at.v[kStep % (kSet / 2)]);
+        return loadMatricesTransposed<offset<kSlot, kFirst, kStep>()>(at.v[kStep % kPairs]);
+    }
+
+    // The last chunk of an odd number alone, of 16 tokens from kFirst: tokens 0 to 7 and 8 to 15.
+    static constexpr int kLastChunk = (kChunks - 1) * KV_VECTOR_BYTES;
+    template <int kSlot, int kFirst>
+    static __device__ __forceinline__ FragmentB lastKeys(const Lane& at) {
+        return loadTwoMatrices<kSlot * kPitch + kFirst * kRowBytes + kLastChunk>(at.k[0]);
+    }
+    template <int kSlot, int kFirst>
+    static __device__ __forceinline__ FragmentB lastValues(const Lane& at) {
+        return loadTwoMatricesTransposed<kSlot * kPitch + kFirst * kRowBytes + kLastChunk>(at.k[0]);
+    }
+
+  private:
+    template <int kSlot, int kFirst, int kStep>
+    static __host__ __device__ constexpr int offset() {
+        return kSlot * kPitch + kFirst * kRowBytes + kStep / kPairs * kPairs * 2 * KV_VECTOR_BYTES;
     }
 };

@@ -65,7 +65,6 @@ struct alignas(KV_VECTOR_BYTES) WarpTurns {
 };
 
 // The turn of one lane's eight channels at a position. Costly to make, cheap to apply.
-template <typename T>
 struct ChunkTurn {
     const KvRope& rope;
     int chunk, first_lane;
@@ -98,24 +97,25 @@ struct ChunkTurn {
     // units.
     template <int kHeadDim>
     __device__ __forceinline__ ChunkTurn(const KvRope& rope_, const TurningUnit<kHeadDim>& unit, const Turn* turn,
-                                         T* memory)
+                                         uint16_t* memory)
         : rope(rope_),
           chunk(unit.chunk),
           first_lane(unit.first_lane),
           is_whole(unit.is_whole),
-          scratch(reinterpret_cast<uint16_t*>(memory + unit.nth() * kHeadDim)) {
+          scratch(memory + unit.nth() * kHeadDim) {
         read<kHeadDim>(turn);
     }
 
-    // All lanes of the warp together.
-    __device__ __forceinline__ Vec16 apply(const Vec16& x) const {
+    // All lanes of the warp together. `elements`: an Element or AnyElement.
+    template <typename Elements>
+    __device__ __forceinline__ Vec16 apply(const Vec16& x, const Elements& elements) const {
         const Vec16 other = others(x);
         Vec16 result;
 #pragma unroll
         for (int w = 0; w < kPerVector / 2; w++) {
-            const float2 a = Element<T>::unpack(x.word[w]), b = Element<T>::unpack(other.word[w]);
-            const uint32_t pair = Element<T>::pack(turned(a.x, b.x, cosine[2 * w], sine[2 * w]),
-                                                   turned(a.y, b.y, cosine[2 * w + 1], sine[2 * w + 1]));
+            const float2 a = elements.unpack(x.word[w]), b = elements.unpack(other.word[w]);
+            const uint32_t pair = elements.pack(turned(a.x, b.x, cosine[2 * w], sine[2 * w]),
+                                               turned(a.y, b.y, cosine[2 * w + 1], sine[2 * w + 1]));
             // rotary_dim is even: both channels of a word turn, or neither.
             result.word[w] = firstChannel() + 2 * w < rope.rotary_dim ? pair : x.word[w];
         }

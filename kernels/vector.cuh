@@ -35,6 +35,13 @@ __device__ __forceinline__ void store(void* address, const Vec16& v) {
                  : "memory");
 }
 
+__device__ __forceinline__ size_t globalAddress(const void* global) { return __cvta_generic_to_global(global); }
+
+// Bytes from one global address to another, as much of addresses as is to be added.
+__device__ __forceinline__ size_t distance(const void* to, const void* from) {
+    return globalAddress(to) - globalAddress(from);
+}
+
 __device__ __forceinline__ uint32_t sharedAddress(const void* shared) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
@@ -45,4 +52,10 @@ __device__ __forceinline__ void storeShared(void* address, const Vec16& v) {
                  :
                  : "r"(sharedAddress(address)), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3])
                  : "memory");
+}
+
+__device__ __forceinline__ uint32_t loadShared(uint32_t address) {
+    uint32_t word;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address) : "memory");
+    return word;
 }

@@ -290,7 +290,7 @@ pub struct KvDecodeParams {
     pub score_scale: f32,
     #[doc = " logits_soft_cap * log2(e), or 0"]
     pub soft_cap: f32,
-    #[doc = " 2 * softmax_scale * log2(e) / logits_soft_cap"]
+    #[doc = " 2 / logits_soft_cap"]
     pub soft_cap_scale: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]

@@ -24,7 +24,7 @@ pub(crate) struct Bound {
     pub score_scale: f32,
     /// logits_soft_cap · log₂e, or 0.
     pub soft_cap: f32,
-    /// 2 · softmax_scale · log₂e / logits_soft_cap: cap · tanh(x / cap) by an exponential in base 2.
+    /// 2 / logits_soft_cap: cap · tanh(x / cap) by an exponential in base 2.
     pub soft_cap_scale: f32,
     /// 0 for none.
     pub sliding_window: i32,
@@ -90,7 +90,7 @@ impl Options<'_> {
         let bound = Bound {
             score_scale: scale * LOG2_E,
             soft_cap: cap.map_or(0.0, |cap| cap * LOG2_E),
-            soft_cap_scale: cap.map_or(0.0, |cap| 2.0 * scale * LOG2_E / cap),
+            soft_cap_scale: cap.map_or(0.0, |cap| 2.0 / cap),
             sliding_window: self.sliding_window.unwrap_or(0) as i32,
             sinks,
             alibi_slopes,

@@ -54,7 +54,11 @@ impl CacheTypes {
 
     /// Those that decode kernels are built for.
     pub fn kernels() -> impl Iterator<Item = (Dtype, Dtype)> {
-        Dtype::ELEMENTS.iter().map(|&dtype| (dtype, dtype))
+        let same = Dtype::ALL.iter().map(|&dtype| (dtype, dtype));
+        let mixed = Dtype::ELEMENTS
+            .iter()
+            .flat_map(|&element| [(element, Dtype::I8), (Dtype::I8, element)]);
+        same.chain(mixed)
     }
 
     /// Head dimension and query rows of a block of each decode kernel of these types.
@@ -67,6 +71,24 @@ impl CacheTypes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_supported_pair_has_kernels() {
+        let kernels: Vec<_> = CacheTypes::kernels().collect();
+        let mut supported = Vec::new();
+        for &element in Dtype::ELEMENTS {
+            for &k in Dtype::ALL {
+                for &v in Dtype::ALL {
+                    if CacheTypes::new(element, k, v).is_ok() && !supported.contains(&(k, v)) {
+                        supported.push((k, v));
+                    }
+                }
+            }
+        }
+        assert_eq!(kernels.len(), 8);
+        assert!(kernels.iter().all(|pair| supported.contains(pair)));
+        assert!(supported.iter().all(|pair| kernels.contains(pair)));
+    }
 
     #[test]
     fn what_does_not_go_together_is_named() {

@@ -22,25 +22,30 @@ fn tile_tokens(k: Dtype, v: Dtype, head_dim: u32) -> u32 {
     if head_dim * widest <= 256 { 32 } else { 16 }
 }
 
-/// A tile of K or V, and its scales where one of them has some: a slot of a warp's ring.
+/// A tile of K or V, and the scales of both where they have some: a slot of a warp's ring.
 fn slot_bytes(k: Dtype, v: Dtype, head_dim: u32) -> u32 {
     let widest = k.size().max(v.size()) as u32;
-    let scales = if k.is_scaled() || v.is_scaled() {
-        128
-    } else {
-        0
-    };
-    tile_tokens(k, v, head_dim) * head_dim * widest + scales
+    let scaled = [k, v].into_iter().filter(|dtype| dtype.is_scaled()).count();
+    tile_tokens(k, v, head_dim) * head_dim * widest + SCALE_BYTES * scaled as u32
 }
 
-/// Shared memory of a block, as kernels/decode.cuh has it: its warps' rings or, where that is more, what merging them
-/// takes beside the first one's.
+/// Scales of a tile: kScaleBytes of kernels/attention.cuh.
+const SCALE_BYTES: u32 = 128;
+
+/// Shared memory of a block, as kernels/decode.cuh has it: its warps' rings or, where that is more, what merging the warps
+/// takes beside the first one's; and queries behind them where they are read for every tile.
 pub(crate) fn shared_bytes(k: Dtype, v: Dtype, head_dim: u32, columns: u32) -> u32 {
     let slot = slot_bytes(k, v, head_dim);
     let ring = SLOTS * slot;
     // A row of output, its maximum and its sum, of each warp and of the new tokens; and a flag.
-    let merge = (WARPS + 1) * columns * (4 * (head_dim + 4) + 8) + 4;
-    (WARPS * ring).max(ring + merge.next_multiple_of(16) + slot)
+    let merge = ((WARPS + 1) * columns * (4 * (head_dim + 4) + 8) + 4).next_multiple_of(16);
+    if k.is_scaled() && columns > 8 {
+        // Rows of 16 bits an element, 16 bytes further apart, and their scales: kPitch of kernels/keys.cuh.
+        let queries = columns * (2 * head_dim + abi::KV_VECTOR_BYTES) + 4 * columns;
+        (WARPS * ring).max(ring + merge) + queries + slot
+    } else {
+        (WARPS * ring).max(ring + merge + slot)
+    }
 }
 
 /// What a decode attends to and with: all that its [plan](Self::plan) is made from, besides the GPU.

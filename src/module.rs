@@ -197,7 +197,7 @@ impl Loaded {
 fn image_of(kernel: Kernel) -> &'static [u8] {
     match kernel {
         Kernel::Append { .. } | Kernel::AppendRope { .. } => embedded::APPEND,
-        Kernel::AppendQuantized { .. } => &[],
+        Kernel::AppendQuantized { .. } => embedded::APPEND_QUANTIZED,
         Kernel::Advance => embedded::ADVANCE,
         Kernel::Merge { .. } => embedded::MERGE,
         Kernel::Rope { .. } => embedded::ROPE,
@@ -206,10 +206,10 @@ fn image_of(kernel: Kernel) -> &'static [u8] {
         Kernel::Decode { k, v, .. } => match (k, v) {
             (Dtype::F16, Dtype::F16) => embedded::DECODE_F16,
             (Dtype::Bf16, Dtype::Bf16) => embedded::DECODE_BF16,
-            (Dtype::I8, Dtype::I8) => &[],
-            (Dtype::F8E4M3, Dtype::F8E4M3) => &[],
-            (Dtype::F16, _) | (_, Dtype::F16) => &[],
-            (Dtype::Bf16, _) | (_, Dtype::Bf16) => &[],
+            (Dtype::I8, Dtype::I8) => embedded::DECODE_INT8,
+            (Dtype::F8E4M3, Dtype::F8E4M3) => embedded::DECODE_FP8,
+            (Dtype::F16, _) | (_, Dtype::F16) => embedded::DECODE_F16_INT8,
+            (Dtype::Bf16, _) | (_, Dtype::Bf16) => embedded::DECODE_BF16_INT8,
             // No kernel is of these: CacheTypes.
             (Dtype::I8, Dtype::F8E4M3) | (Dtype::F8E4M3, Dtype::I8) => &[],
         },

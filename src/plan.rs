@@ -201,6 +201,7 @@ impl Kernel {
     pub fn all() -> impl Iterator<Item = Kernel> {
         let head_dims = || HEAD_DIMS.iter().map(|&head_dim| head_dim as u32);
         let appends = head_dims().map(|head_dim| Kernel::Append { bits: 16, head_dim });
+        let quantized = head_dims().map(|head_dim| Kernel::AppendQuantized { head_dim });
         let decodes = CacheTypes::kernels().flat_map(|(k, v)| {
             CacheTypes::variants(k, v).map(move |(head_dim, columns)| Kernel::Decode {
                 k,
@@ -220,6 +221,7 @@ impl Kernel {
             })
         });
         appends
+            .chain(quantized)
             .chain([Kernel::Advance])
             .chain(decodes)
             .chain(merges)

@@ -181,6 +181,20 @@ fn an_operation_is_one_launch_and_no_allocation() {
             .tokens(&lengths)
             .launch(&stream)
     });
+    small
+        .set_k_channel_scale(Some(channels.into_scales()))
+        .expect("channel scales");
+    check("append to int8", &mut || {
+        kernels.append(&k, &v, &mut small, step).launch(&stream)
+    });
+    check("append to int8 with rope, and decode", &mut || {
+        kernels
+            .append(&k, &v, &mut small, step)
+            .rope(&rope)
+            .decode(&q, NUM_Q_HEADS, &mut out)
+            .workspace(&mut workspace)
+            .launch(&stream)
+    });
     check("advance", &mut || {
         kernels.advance(&mut lengths, one).launch(&stream)
     });

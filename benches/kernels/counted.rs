@@ -17,7 +17,7 @@ pub fn run(emulator: Emulator) -> Result<(), Box<dyn std::error::Error>> {
     emulator.set_checks("none")?;
     println!("no GPU: counts of what was executed, and no times");
     println!(
-        "{:<10} {:<22} {:>8} {:>7} {:>12} {:>13} {:>9} {:>8} {:>9} {:>9}",
+        "{:<11} {:<22} {:>8} {:>7} {:>12} {:>13} {:>9} {:>8} {:>9} {:>9}",
         "op",
         "case",
         "launches",
@@ -67,8 +67,8 @@ pub fn run(emulator: Emulator) -> Result<(), Box<dyn std::error::Error>> {
             let fewest = case.fewest_bytes(op);
             let kv_bytes_per_instruction = match op {
                 Op::Append => "-".to_owned(),
-                Op::Decode | Op::Step => {
-                    format!("{:.1}", case.kv_bytes() as f64 / instructions as f64)
+                Op::Decode | Op::Step | Op::DecodeInt8 | Op::StepInt8 => {
+                    format!("{:.1}", case.kv_bytes(op) as f64 / instructions as f64)
                 }
                 // K alone, and what it is converted to or from.
                 Op::Quantize | Op::Dequantize => {
@@ -76,7 +76,7 @@ pub fn run(emulator: Emulator) -> Result<(), Box<dyn std::error::Error>> {
                 }
             };
             println!(
-                "{op:<10} {case:<22} {:>8} {blocks:>7} {fewest:>12} {moved:>13} {:>9.3} {:>8.3} {conflicts:>9} {kv_bytes_per_instruction:>9}",
+                "{op:<11} {case:<22} {:>8} {blocks:>7} {fewest:>12} {moved:>13} {:>9.3} {:>8.3} {conflicts:>9} {kv_bytes_per_instruction:>9}",
                 launches.len(),
                 moved as f64 / fewest as f64,
                 sectors as f64 / ideal as f64,

@@ -36,7 +36,7 @@ pub fn run() -> Result<(), Box<dyn std::error::Error>> {
         let mut group = criterion.benchmark_group(op.to_string());
         for case in cases(&SIZES) {
             // What is read again after all others is in the L2 no longer.
-            let caches = (3 * l2_bytes).div_ceil(case.kv_bytes()).max(2);
+            let caches = (3 * l2_bytes).div_ceil(case.kv_bytes(op)).max(2);
             let mut workload = Workload::new(&kernels, &stream, case, caches)?;
             let bytes = case.fewest_bytes(op) as u64;
             let (launches, seconds) = (Cell::new(0), Cell::new(0.0));

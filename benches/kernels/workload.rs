@@ -16,6 +16,10 @@ pub enum Op {
     Decode,
     /// Both in one launch.
     Step,
+    /// Attention over a cache of int8.
+    DecodeInt8,
+    /// The step on one.
+    StepInt8,
     /// All of K to int8.
     Quantize,
     /// And back.
@@ -23,10 +27,12 @@ pub enum Op {
 }
 
 impl Op {
-    pub const ALL: [Op; 5] = [
+    pub const ALL: [Op; 7] = [
         Op::Append,
         Op::Decode,
         Op::Step,
+        Op::DecodeInt8,
+        Op::StepInt8,
         Op::Quantize,
         Op::Dequantize,
     ];
@@ -38,6 +44,8 @@ impl fmt::Display for Op {
             Op::Append => "append",
             Op::Decode => "decode",
             Op::Step => "step",
+            Op::DecodeInt8 => "decode int8",
+            Op::StepInt8 => "step int8",
             Op::Quantize => "quantize",
             Op::Dequantize => "dequantize",
         })
@@ -99,14 +107,23 @@ impl Case {
         self.num_kv_heads * self.group_size
     }
 
-    /// Bytes of one token's K and V of all sequences.
+    /// Bytes of one token's K and V of all sequences, as a model computes them.
     fn token_bytes(&self) -> usize {
         2 * self.batch * self.num_kv_heads * self.head_dim * size_of::<f16>()
     }
 
-    /// Bytes of K and V attended to.
-    pub fn kv_bytes(&self) -> usize {
-        self.token_bytes() * (self.seq_len + 1)
+    /// The same as an int8 cache stores them.
+    fn stored_token_bytes(&self) -> usize {
+        2 * self.batch * self.num_kv_heads * (self.head_dim + size_of::<f32>())
+    }
+
+    /// Bytes of K, V and scales that an operation attends to.
+    pub fn kv_bytes(&self, op: Op) -> usize {
+        let of_token = match op {
+            Op::DecodeInt8 | Op::StepInt8 => self.stored_token_bytes(),
+            _ => self.token_bytes(),
+        };
+        of_token * (self.seq_len + 1)
     }
 
     /// The fewest bytes that an operation moves between memory and the GPU, each once.
@@ -114,9 +131,9 @@ impl Case {
         let queries = 2 * self.batch * self.num_q_heads() * self.head_dim * size_of::<f16>();
         match op {
             Op::Append => 2 * self.token_bytes(),
-            Op::Decode => self.kv_bytes() + queries,
-            // The new token's K and V are read as given, and written.
-            Op::Step => self.kv_bytes() + self.token_bytes() + queries,
+            Op::Decode | Op::DecodeInt8 => self.kv_bytes(op) + queries,
+            // The new token's K and V are read as given, and written: counted among those attended to.
+            Op::Step | Op::StepInt8 => self.kv_bytes(op) + self.token_bytes() + queries,
             Op::Quantize | Op::Dequantize => {
                 let vectors = self.batch * self.num_kv_heads * (self.seq_len + 1);
                 let stored = self.head_dim + size_of::<f32>();
@@ -131,7 +148,7 @@ pub struct Workload {
     case: Case,
     kernels: Kernels,
     caches: Vec<KvCache<f16>>,
-    /// What the caches are converted to.
+    /// Caches of int8, which those are converted to.
     stored: Vec<KvCache<i8>>,
     lengths: Lengths,
     q: CudaSlice<f16>,
@@ -197,6 +214,17 @@ impl Workload {
             Op::Step => self
                 .kernels
                 .append(&self.k, &self.v, cache, step)
+                .decode(&self.q, num_q_heads, &mut self.out)
+                .workspace(&mut self.workspace)
+                .launch(stream),
+            Op::DecodeInt8 => self
+                .kernels
+                .decode(&self.q, num_q_heads, &*stored, step, &mut self.out)
+                .workspace(&mut self.workspace)
+                .launch(stream),
+            Op::StepInt8 => self
+                .kernels
+                .append(&self.k, &self.v, stored, step)
                 .decode(&self.q, num_q_heads, &mut self.out)
                 .workspace(&mut self.workspace)
                 .launch(stream),

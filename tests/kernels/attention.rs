@@ -16,7 +16,7 @@ const SHAPE: CacheShape = CacheShape {
 const LENGTHS: &[i32] = &[0, 1, 7, 31, 127, 128, 129, 600, 700];
 
 /// Each option alone, and all of them.
-const ATTENTIONS: [Attention; 7] = [
+pub const ATTENTIONS: [Attention; 7] = [
     PLAIN,
     Attention {
         softmax_scale: Some(0.7),

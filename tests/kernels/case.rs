@@ -6,10 +6,12 @@ use kv_kernels::reference::{
     self, CacheMap, Comparison, ContiguousShape, Options, Rows, Tolerance,
 };
 use kv_kernels::{
-    CacheShape, DecodeShape, KvCache, Lengths, NewTokens, Status, Strides, Tokens, Workspace,
+    CacheShape, DecodeShape, KvCache, Lengths, NewTokens, Status, Storage, Stores, Strides, Tokens,
+    Workspace,
 };
 
-use crate::harness::{Device, Number, bits, device, download, numbers, upload};
+use crate::harness::{Device, Number, bytes, device, download, numbers, upload};
+use crate::stored::{Appending, Kept, Side};
 
 /// Elements behind the vectors of a step, which may have none: the driver allocates no empty memory.
 pub const PADDING: usize = 8;
@@ -49,6 +51,12 @@ pub struct Case {
     pub num_splits: Option<usize>,
     /// Appends and attends in one launch: as many queries as new tokens.
     pub fused: bool,
+    /// Scales channels too, where vectors have scales.
+    pub channel_scales: bool,
+    /// Cached vectors from 2^-18 to 2^2 of the size they would have, and some of zeros.
+    pub uneven: bool,
+    /// Some elements of new vectors are NaN or infinite, for caches that quantise them.
+    pub non_finite: bool,
     pub seed: u64,
 }
 
@@ -75,6 +83,9 @@ impl Case {
             query_tokens: 1,
             num_splits: None,
             fused: false,
+            channel_scales: false,
+            uneven: false,
+            non_finite: false,
             seed: 1,
         }
     }
@@ -117,22 +128,61 @@ impl Case {
         }
     }
 
-    /// K or V whose every element past a sequence's tokens is NaN.
-    pub fn poisoned<T: Number>(&self, seed: u64) -> Vec<T> {
-        let CacheShape {
-            num_kv_heads,
-            max_seq_len,
-            head_dim,
-            ..
-        } = self.shape;
-        let mut cache = numbers::<T>(seed, self.shape.elements().expect("a shape"));
-        for (sequence, &len) in self.seq_lens.iter().enumerate() {
-            for head in 0..num_kv_heads {
-                let start = (sequence * num_kv_heads + head) * max_seq_len;
-                cache[(start + len as usize) * head_dim..(start + max_seq_len) * head_dim]
-                    .fill(T::NAN);
+    /// K or V of the case, stored as `S`: `seed` tells them apart. What lies behind a sequence's tokens is NaN.
+    pub fn side<T: Number, S: Kept<T>>(&self, seed: u64) -> Side<S> {
+        let map = self.map();
+        let mut source = numbers::<T>(self.seed + seed, map.elements());
+        if self.uneven {
+            for (token, vector) in source.chunks_mut(self.shape.head_dim).enumerate() {
+                let factor = match (token * 7 + seed as usize) % 22 {
+                    21 => 0.0,
+                    exponent => (exponent as f32 - 18.0).exp2(),
+                };
+                for x in vector {
+                    *x = T::of(x.to_f64() as f32 * factor);
+                }
             }
         }
+        let channels = self.shape.num_kv_heads * self.shape.head_dim;
+        // From 1/4 to 4, some of them larger.
+        let channel_scale = || {
+            let unit = numbers::<f16>(self.seed + seed + 100, channels);
+            let scales = unit.into_iter().enumerate();
+            scales
+                .map(|(i, x)| (2.0 * f32::from(x)).exp2() * if i % 29 == 3 { 4.0 } else { 1.0 })
+                .collect()
+        };
+        S::keep(
+            &map,
+            &self.seq_lens,
+            &source,
+            (self.channel_scales && S::DTYPE.is_scaled()).then(channel_scale),
+        )
+    }
+
+    /// K or V as a `T` of every element, as [`side`](Self::side) has it.
+    pub fn poisoned<T: Number>(&self, seed: u64) -> Vec<T> {
+        self.side::<T, T>(seed).payload
+    }
+
+    /// A cache on the device of what the two hold.
+    pub fn cache<K: Storage, V: Storage>(&self, k: &Side<K>, v: &Side<V>) -> KvCache<K, V> {
+        let stream = &device().stream;
+        let mut cache = KvCache::<K, V>::new(stream, self.shape).expect("a cache");
+        let (to, scale) = cache.k_and_scale_mut();
+        write(k, to, scale);
+        let (to, scale) = cache.v_and_scale_mut();
+        write(v, to, scale);
+        let scales = |side: &Option<Vec<f32>>| {
+            let scales = side.as_ref().map(|scales| stream.clone_htod(scales));
+            scales.transpose().expect("upload")
+        };
+        cache
+            .set_k_channel_scale(scales(&k.channel_scale))
+            .expect("K's channels");
+        cache
+            .set_v_channel_scale(scales(&v.channel_scale))
+            .expect("V's channels");
         cache
     }
 
@@ -191,12 +241,12 @@ impl Case {
     }
 
     /// Room for the case's splits, of NaN.
-    pub fn workspace<T: Number>(&self) -> Workspace {
+    pub fn workspace<T: Number, K: Storage, V: Storage>(&self) -> Workspace {
         let shape = DecodeShape {
             cache: self.shape,
             dtype: T::DTYPE,
-            k_dtype: T::DTYPE,
-            v_dtype: T::DTYPE,
+            k_dtype: K::DTYPE,
+            v_dtype: V::DTYPE,
             num_q_heads: self.shape.num_kv_heads * self.group_size,
             query_tokens: self.query_tokens.max(1),
             sliding_window: None,
@@ -213,6 +263,14 @@ impl Case {
     /// Runs the step on the device and in the oracle, and compares all there is: the cache bit for bit, attention and
     /// lse within the tolerances, lengths, and which sequences were full. Returns what the device wrote to `out`.
     pub fn check<T: Number>(&self) -> Vec<T> {
+        self.check_stored::<T, T, T>()
+    }
+
+    /// [`check`](Self::check) over K and V of these types, quantised on the way where they are; attention is compared
+    /// with the oracle's over what the cache stands for.
+    pub fn check_stored<T: Number, K: Kept<T> + Stores<T>, V: Kept<T> + Stores<T>>(
+        &self,
+    ) -> Vec<T> {
         let Device {
             stream, kernels, ..
         } = device();
@@ -221,10 +279,19 @@ impl Case {
         let (batch, new_tokens) = self.extent();
         let row = shape.num_kv_heads * shape.head_dim;
 
-        let mut k_cache = self.poisoned::<T>(self.seed);
-        let mut v_cache = self.poisoned::<T>(self.seed + 1);
-        let k = numbers::<T>(self.seed + 2, batch * new_tokens * row);
-        let v = numbers::<T>(self.seed + 3, batch * new_tokens * row);
+        let mut k_side: Side<K> = self.side::<T, K>(0);
+        let mut v_side: Side<V> = self.side::<T, V>(1);
+        let new_vectors = |seed| {
+            let mut vectors = numbers::<T>(self.seed + seed, batch * new_tokens * row);
+            if self.non_finite {
+                let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+                for (i, x) in vectors.iter_mut().enumerate().step_by(37) {
+                    *x = T::of(bad[i % 3]);
+                }
+            }
+            vectors
+        };
+        let (k, v) = (new_vectors(2), new_vectors(3));
         let queries = shape.batch * self.query_tokens * num_q_heads;
         let q = numbers::<T>(self.seed + 4, queries * shape.head_dim);
         let option_numbers = |seed, low: f32, high: f32| -> Vec<f32> {
@@ -237,10 +304,7 @@ impl Case {
         let slopes = option_numbers(6, 0.0, 0.5);
 
         // On the device.
-        let mut cache = KvCache::<T>::new(stream, shape).expect("a cache");
-        let (to_k, to_v) = cache.k_v_mut();
-        stream.memcpy_htod(&k_cache, to_k).expect("upload K");
-        stream.memcpy_htod(&v_cache, to_v).expect("upload V");
+        let mut cache = self.cache(&k_side, &v_side);
         let mut lengths = Lengths::new(stream, shape.batch, shape.max_seq_len).expect("lengths");
         let seq_lens: Vec<usize> = self.seq_lens.iter().map(|&len| len as usize).collect();
         lengths.set(stream, &seq_lens).expect("set lengths");
@@ -270,7 +334,7 @@ impl Case {
         let step = lengths.step(new).expect("a step");
         let sinks_device = stream.clone_htod(&sinks).expect("upload sinks");
         let slopes_device = stream.clone_htod(&slopes).expect("upload slopes");
-        let mut workspace = self.workspace::<T>();
+        let mut workspace = self.workspace::<T, K, V>();
         let append = kernels.append(self.tokens(&k_view), self.tokens(&v_view), &mut cache, step);
         let mut decode = if self.fused {
             append.decode(&q_device, num_q_heads, &mut out)
@@ -312,23 +376,21 @@ impl Case {
 
         // In the oracle.
         let map = self.map();
-        reference::append(reference::Append {
+        let appending = |new| Appending {
             map: &map,
-            k_cache: &mut k_cache,
-            v_cache: &mut v_cache,
-            k: &k,
-            v: &v,
+            new,
             rows: self.rows(),
             seq_lens: &self.seq_lens,
-        })
-        .expect("the oracle appends");
+        };
+        K::append(&mut k_side, appending(&k));
+        V::append(&mut v_side, appending(&v));
         let mut kv_lens = self.seq_lens.clone();
         let advanced = reference::advance(&mut kv_lens, self.rows(), shape.max_seq_len)
             .expect("the oracle advances");
         let expected = reference::decode(reference::Decode {
             map: &map,
-            k_cache: &k_cache,
-            v_cache: &v_cache,
+            k_cache: &K::values(&k_side, &map),
+            v_cache: &V::values(&v_side, &map),
             q: &q,
             rows: Rows::Uniform {
                 batch: shape.batch,
@@ -346,8 +408,18 @@ impl Case {
         })
         .expect("the oracle attends");
 
-        assert_eq!(bits(&download(cache.k())), bits(&k_cache), "K of {self:?}");
-        assert_eq!(bits(&download(cache.v())), bits(&v_cache), "V of {self:?}");
+        assert_same(
+            &k_side,
+            cache.k(),
+            cache.k_scale(),
+            &format!("K of {self:?}"),
+        );
+        assert_same(
+            &v_side,
+            cache.v(),
+            cache.v_scale(),
+            &format!("V of {self:?}"),
+        );
         assert_eq!(
             lengths.get(stream).expect("lengths"),
             kv_lens,
@@ -359,6 +431,21 @@ impl Case {
             .overflowed
             .iter()
             .for_each(|&sequence| words[sequence] = 1);
+        if self.non_finite {
+            for (sequence, word) in words.iter_mut().enumerate().filter(|(_, word)| **word == 0) {
+                let (first, end) = match &self.new {
+                    New::Each(tokens) => (sequence * tokens, (sequence + 1) * tokens),
+                    New::Packed(sums) => (sums[sequence] as usize, sums[sequence + 1] as usize),
+                };
+                let counted = |vectors: &[T]| {
+                    let vectors = &vectors[first * row..end * row];
+                    vectors.iter().filter(|x| !x.to_f64().is_finite()).count() as u32
+                };
+                let count = counted(&k) + counted(&v);
+                // The flag, and the count from bit 8 on.
+                *word = if count > 0 { 8 | count << 8 } else { 0 };
+            }
+        }
         assert_eq!(status, Status::from_words(words), "status of {self:?}");
 
         let arrivals = workspace.into_slices().1;
@@ -379,5 +466,39 @@ impl Case {
             );
         }
         out
+    }
+}
+
+/// Writes what the host has to the device.
+fn write<S: Storage>(side: &Side<S>, to: &mut CudaSlice<S>, scale: Option<&mut CudaSlice<f32>>) {
+    let stream = &device().stream;
+    stream.memcpy_htod(&side.payload, to).expect("upload");
+    if let Some(scale) = scale {
+        stream
+            .memcpy_htod(&side.scales, scale)
+            .expect("upload scales");
+    }
+}
+
+/// Compares payload and scales bit for bit.
+pub fn assert_same<S: Storage>(
+    expected: &Side<S>,
+    payload: &CudaSlice<S>,
+    scales: Option<&CudaSlice<f32>>,
+    what: &str,
+) {
+    assert!(
+        bytes(&download(payload)) == bytes(&expected.payload),
+        "{what}"
+    );
+    if let Some(scales) = scales {
+        let scales = device().stream.clone_dtoh(scales).expect("download");
+        for (index, (found, expected)) in scales.iter().zip(&expected.scales).enumerate() {
+            assert_eq!(
+                found.to_bits(),
+                expected.to_bits(),
+                "scale {index} of {what}"
+            );
+        }
     }
 }

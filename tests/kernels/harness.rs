@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use half::{bf16, f16};
 use kv_kernels::cudarc::driver::{CudaContext, CudaSlice, CudaStream, sys};
 use kv_kernels::reference::{Scalar, Tolerance};
-use kv_kernels::{Element, Kernels};
+use kv_kernels::{Element, Kernels, Storage};
 
 /// What the tests run on, opened once.
 pub struct Device {
@@ -102,10 +102,16 @@ pub fn bits<T: Element>(values: &[T]) -> Vec<u16> {
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u16>(), values.len()) }.to_vec()
 }
 
+/// The bytes of plain numbers.
+pub fn bytes<T: Storage>(values: &[T]) -> &[u8] {
+    // SAFETY: Storage is of plain numbers without padding.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) }
+}
+
 pub fn upload<T: Element>(values: &[T]) -> CudaSlice<T> {
     device().stream.clone_htod(values).expect("upload")
 }
 
-pub fn download<T: Element>(slice: &CudaSlice<T>) -> Vec<T> {
+pub fn download<T: Storage>(slice: &CudaSlice<T>) -> Vec<T> {
     device().stream.clone_dtoh(slice).expect("download")
 }

@@ -48,7 +48,7 @@ pub fn attention() -> impl Strategy<Value = Attention> {
         )
 }
 
-fn case() -> impl Strategy<Value = Case> {
+pub fn case() -> impl Strategy<Value = Case> {
     let shape = (1usize..5, 1usize..4, 1usize..400)
         .prop_flat_map(|(batch, num_kv_heads, max_seq_len)| {
             let lens = prop::collection::vec(0..=max_seq_len as i32, batch);
@@ -74,7 +74,7 @@ fn case() -> impl Strategy<Value = Case> {
         attention(),
         1usize..9,
         prop::option::of(1usize..7),
-        any::<bool>(),
+        (any::<bool>(), any::<bool>()),
         any::<u64>(),
     )
         .prop_map(
@@ -85,7 +85,7 @@ fn case() -> impl Strategy<Value = Case> {
                 attention,
                 query_tokens,
                 num_splits,
-                fused,
+                (fused, channel_scales),
                 seed,
             )| {
                 let case = Case {
@@ -98,6 +98,9 @@ fn case() -> impl Strategy<Value = Case> {
                     query_tokens,
                     num_splits,
                     fused: false,
+                    channel_scales,
+                    uneven: false,
+                    non_finite: false,
                     seed: seed >> 1,
                 };
                 if fused {

@@ -6,7 +6,7 @@ use kv_kernels::cudarc::driver::sys;
 use kv_kernels::cudarc::driver::{CudaSlice, CudaStream};
 use kv_kernels::{
     CacheShape, Kernels, KvCache, Lengths, NewTokens, PairStyle, Result, Rope, RopeFrequencies,
-    Workspace, WorkspaceSize,
+    Stores, Workspace, WorkspaceSize,
 };
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ const SHAPE: CacheShape = CacheShape {
 const NUM_Q_HEADS: usize = 6;
 
 /// What a model holds on the device.
-struct Model {
-    layers: Vec<KvCache<f16>>,
+struct Model<S> {
+    layers: Vec<KvCache<S>>,
     lengths: Lengths,
     q: CudaSlice<f16>,
     k: CudaSlice<f16>,
@@ -37,8 +37,8 @@ struct Model {
 /// As a step of several hundred tokens has it: most are idle while sequences are short.
 const NUM_SPLITS: usize = 3;
 
-impl Model {
-    fn new(stream: &Arc<CudaStream>) -> Result<Model> {
+impl<S: Stores<f16>> Model<S> {
+    fn new(stream: &Arc<CudaStream>) -> Result<Model<S>> {
         let vectors = |seed, heads: usize| {
             stream
                 .clone_htod(&numbers::<f16>(seed, SHAPE.batch * heads * SHAPE.head_dim))
@@ -87,6 +87,15 @@ impl Model {
 
 #[test]
 fn a_captured_step_replays_as_sequences_grow() {
+    check::<f16>();
+}
+
+#[test]
+fn a_captured_step_over_int8_replays_too() {
+    check::<i8>();
+}
+
+fn check<S: Stores<f16>>() {
     let device = device();
     // A context of its own: other tests' slices keep their event tracking.
     let ctx = another_context();
@@ -96,14 +105,14 @@ fn a_captured_step_replays_as_sequences_grow() {
     let kernels = Kernels::new(&ctx).expect("the kernels load");
     assert_ne!(kernels.context(), device.kernels.context());
 
-    let mut eager = Model::new(&stream).expect("a model");
+    let mut eager = Model::<S>::new(&stream).expect("a model");
     let mut expected = Vec::new();
     for _ in 0..STEPS {
         eager.step(&kernels, &stream).expect("a step");
         expected.push(stream.clone_dtoh(&eager.q).expect("download"));
     }
 
-    let mut model = Model::new(&stream).expect("a model");
+    let mut model = Model::<S>::new(&stream).expect("a model");
     stream.synchronize().expect("synchronize");
     stream
         .begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)

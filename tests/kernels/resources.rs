@@ -14,8 +14,8 @@ fn nothing_spills_and_blocks_find_room() {
             "{resources:?}"
         );
         assert_eq!(resources.stack_bytes, 0, "{resources:?}");
-        // Two blocks of 128 threads on the 64 Ki registers of an SM, as many as their shared memory allows.
-        assert!(resources.registers <= 256, "{resources:?}");
+        // Three blocks of 128 threads on the 64 Ki registers of an SM.
+        assert!(resources.registers <= 168, "{resources:?}");
     }
 }
 

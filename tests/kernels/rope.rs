@@ -238,8 +238,8 @@ impl Case {
         let shape = self.shape;
         let (batch, tokens) = self.extent();
         let row = shape.num_kv_heads * shape.head_dim;
-        let mut k_cache = self.poisoned::<T>(self.seed);
-        let mut v_cache = self.poisoned::<T>(self.seed + 1);
+        let mut k_cache = self.poisoned::<T>(0);
+        let mut v_cache = self.poisoned::<T>(1);
         let k = numbers::<T>(self.seed + 2, batch * tokens * row);
         let v = numbers::<T>(self.seed + 3, batch * tokens * row);
 

@@ -16,7 +16,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     pub op: Vec<Operation>,
 
-    /// Element types: f16, bf16
+    /// What the cache stores: f16, bf16, int8, fp8
     #[arg(long, value_delimiter = ',', value_parser = dtype)]
     pub dtype: Vec<Dtype>,
 
@@ -93,9 +93,9 @@ fn replace<T: Clone>(axis: &mut Vec<T>, given: &[T]) {
 }
 
 fn dtype(word: &str) -> Result<Dtype, String> {
-    let known = Dtype::ELEMENTS.iter().find(|dtype| dtype.name() == word);
+    let known = Dtype::ALL.iter().find(|dtype| dtype.name() == word);
     known.copied().ok_or_else(|| {
-        let names: Vec<_> = Dtype::ELEMENTS.iter().map(|dtype| dtype.name()).collect();
+        let names: Vec<_> = Dtype::ALL.iter().map(|dtype| dtype.name()).collect();
         format!("expected one of {}", names.join(", "))
     })
 }

@@ -61,6 +61,11 @@ impl Operation {
         }
     }
 
+    /// Whether it is on the whole of K, of 16 bits an element.
+    pub fn converts(self) -> bool {
+        !self.attends() && self != Operation::Append
+    }
+
     /// Whether it attends, for which there are groups of query heads and splits.
     pub fn attends(self) -> bool {
         matches!(self, Operation::Decode | Operation::Step)
@@ -105,7 +110,7 @@ impl FromStr for Splits {
 pub struct Config {
     /// What is launched.
     pub op: Operation,
-    /// Element type of cache, queries and output.
+    /// What the cache stores: queries and output are of the same type, or fp16 where it is a byte.
     pub dtype: Dtype,
     /// Elements of a vector.
     pub head_dim: usize,
@@ -137,13 +142,14 @@ impl Config {
         }
     }
 
-    /// Bytes of a vector.
+    /// Bytes of a vector of K or V, its scale included where it has one.
     fn vector_bytes(&self) -> u64 {
-        (self.head_dim * self.dtype.size()) as u64
+        let scale = if self.dtype.is_scaled() { 4 } else { 0 };
+        (self.head_dim * self.dtype.size() + scale) as u64
     }
 
-    /// Bytes of K and V of the tokens worked on, once: those attended to, or those appended. Of operations on the whole
-    /// of K, what they read and write: of one byte an element the scales, too.
+    /// Bytes of K, V and scales of the tokens worked on, once: those attended to, or those appended. Of operations on the
+    /// whole of K, what they read and write.
     pub fn kv_bytes(&self) -> u64 {
         let vectors = |tokens: usize| (self.batch * self.num_kv_heads * tokens) as u64;
         let stored_vector = (self.head_dim + size_of::<f32>()) as u64;
@@ -168,7 +174,8 @@ impl Config {
         if !self.op.attends() {
             return 0;
         }
-        (self.batch * self.num_q_heads()) as u64 * self.vector_bytes()
+        // 16 bits an element, whatever the cache stores.
+        2 * (self.batch * self.num_q_heads() * self.head_dim) as u64
     }
 }
 
@@ -228,5 +235,11 @@ pub mod tests {
         // K alone: 256 bytes a vector on the one side, 128 and a scale on the other.
         assert_eq!(of(Operation::Quantize), 2 * 8 * 1000 * (256 + 132));
         assert_eq!(of(Operation::Statistics), 2 * 8 * 1000 * 256);
+        let int8 = Config {
+            dtype: Dtype::I8,
+            ..CONFIG
+        };
+        assert_eq!(int8.kv_bytes(), 2 * 2 * 8 * 1000 * (128 + 4));
+        assert_eq!(int8.q_bytes(), CONFIG.q_bytes());
     }
 }

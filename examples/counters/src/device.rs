@@ -6,24 +6,24 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use half::{bf16, f16};
 use kv_kernels::cudarc::driver::{CudaSlice, CudaStream};
-use kv_kernels::reference::Payload;
 use kv_kernels::{
-    ChannelScales, Decode, DecodeShape, Element, F8E4M3, Kernels, KvCache, Lengths, NewTokens,
-    PairStyle, Rope, RopeFrequencies, Storage, Workspace, WorkspaceSize,
+    Decode, DecodeShape, Element, F8E4M3, Kernels, KvCache, Lengths, NewTokens, PairStyle, Rope,
+    RopeFrequencies, Storage, Stores, Workspace, WorkspaceSize,
 };
 use ptx_emulator::Emulator;
 use ptx_emulator::profile::{PROFILES, Profile};
 use serde_json::Value;
 
 use crate::config::{Config, Operation, Splits};
+use crate::convert::convert;
 
 /// An emulated device with the kernels loaded.
 pub struct Device {
     /// Its figures.
     pub profile: &'static Profile,
     emulator: Emulator,
-    stream: Arc<CudaStream>,
-    kernels: Kernels,
+    pub(crate) stream: Arc<CudaStream>,
+    pub(crate) kernels: Kernels,
 }
 
 /// What an operation did.
@@ -69,20 +69,64 @@ impl Device {
     }
 }
 
-/// Element types that can be made up.
-pub trait Number: Element {
+/// Types of a cache that can be made up, by numbers.
+pub trait Number: Storage {
+    /// What queries and new vectors are of.
+    type Query: Number + Element;
+
+    /// The scale of every vector, where they have one.
+    const SCALE: f32 = 1.0;
+
+    /// What stands for a number.
     fn of(value: f32) -> Self;
+
+    /// An operation on the whole of K, which quantises it or looks at it.
+    fn convert(op: Operation, _device: &Device, _cache: &KvCache<Self>) -> Result<()> {
+        bail!("{} is on caches of 16 bits an element", op.name())
+    }
 }
 
 impl Number for f16 {
+    type Query = f16;
+
     fn of(value: f32) -> Self {
         f16::from_f32(value)
+    }
+
+    fn convert(op: Operation, device: &Device, cache: &KvCache<Self>) -> Result<()> {
+        convert(op, device, cache)
     }
 }
 
 impl Number for bf16 {
+    type Query = bf16;
+
     fn of(value: f32) -> Self {
         bf16::from_f32(value)
+    }
+
+    fn convert(op: Operation, device: &Device, cache: &KvCache<Self>) -> Result<()> {
+        convert(op, device, cache)
+    }
+}
+
+impl Number for i8 {
+    type Query = f16;
+
+    const SCALE: f32 = 1.0 / 32.0;
+
+    fn of(value: f32) -> Self {
+        (value / Self::SCALE).round() as i8
+    }
+}
+
+impl Number for F8E4M3 {
+    type Query = f16;
+
+    const SCALE: f32 = 1.0 / 128.0;
+
+    fn of(value: f32) -> Self {
+        F8E4M3::from_f32(value / Self::SCALE)
     }
 }
 
@@ -111,7 +155,7 @@ pub struct Prepared<'d, T> {
     lengths: Lengths,
 }
 
-impl<'d, T: Number> Prepared<'d, T> {
+impl<'d, T: Number + Stores<T::Query>> Prepared<'d, T> {
     /// The cache of a configuration. Sequences hold all their tokens but the newest, for which there is a vector too:
     /// a step of one token then has `seq_len` to attend to.
     pub fn new(device: &'d Device, config: &Config) -> Result<Prepared<'d, T>> {
@@ -133,6 +177,12 @@ impl<'d, T: Number> Prepared<'d, T> {
                 )?;
             }
         }
+        let fill = |scales: Option<&mut CudaSlice<f32>>| match scales {
+            Some(scales) => stream.memcpy_htod(&vec![T::SCALE; scales.len()], scales),
+            None => Ok(()),
+        };
+        fill(cache.k_and_scale_mut().1)?;
+        fill(cache.v_and_scale_mut().1)?;
         let mut lengths = Lengths::new(stream, shape.batch, shape.max_seq_len)?;
         lengths.set(stream, &vec![shape.max_seq_len - 1; shape.batch])?;
         stream.synchronize()?;
@@ -148,8 +198,11 @@ impl<'d, T: Number> Prepared<'d, T> {
         let Device {
             stream, kernels, ..
         } = self.device;
-        let vectors = |seed, heads: usize| -> Result<CudaSlice<T>> {
-            Ok(stream.clone_htod(&normal::<T>(seed, config.batch * heads * config.head_dim))?)
+        let vectors = |seed, heads: usize| -> Result<CudaSlice<T::Query>> {
+            Ok(stream.clone_htod(&normal::<T::Query>(
+                seed,
+                config.batch * heads * config.head_dim,
+            ))?)
         };
         let num_q_heads = config.num_q_heads();
         let (q, mut out) = (vectors(2, num_q_heads)?, vectors(2, num_q_heads)?);
@@ -179,7 +232,7 @@ impl<'d, T: Number> Prepared<'d, T> {
                 attend(decode, config.num_splits, &mut workspace, stream)?
             }
             _ => {
-                self.convert(config.op)?;
+                T::convert(config.op, self.device, &self.cache)?;
                 1
             }
         };
@@ -189,64 +242,10 @@ impl<'d, T: Number> Prepared<'d, T> {
         })
     }
 
-    /// Operations on the whole of K.
-    fn convert(&self, op: Operation) -> Result<()> {
-        let Device {
-            stream, kernels, ..
-        } = self.device;
-        let shape = self.cache.shape();
-        let mut channels = ChannelScales::new(stream, shape.num_kv_heads, shape.head_dim)?;
-        match op {
-            Operation::Quantize => self.quantize::<i8>(None),
-            Operation::QuantizeChannels => self.quantize::<i8>(Some(&channels)),
-            Operation::QuantizeFp8 => self.quantize::<F8E4M3>(None),
-            Operation::Dequantize => self.dequantize::<i8>(),
-            Operation::DequantizeFp8 => self.dequantize::<F8E4M3>(),
-            Operation::Calibrate => {
-                let calibrate =
-                    kernels.calibrate_channel_scale(self.cache.k(), shape, &mut channels);
-                Ok(calibrate.launch(stream)?)
-            }
-            Operation::Statistics => {
-                kernels.statistics(self.cache.k(), shape).read(stream)?;
-                Ok(())
-            }
-            Operation::Decode | Operation::Append | Operation::Step => {
-                bail!("{} is not on the whole of K", op.name())
-            }
-        }
-    }
-
-    fn quantize<P: Storage + Payload>(&self, channels: Option<&ChannelScales>) -> Result<()> {
-        let Device {
-            stream, kernels, ..
-        } = self.device;
-        let shape = self.cache.shape();
-        let mut stored = stream.alloc_zeros::<P>(shape.elements()?)?;
-        let mut scales = stream.alloc_zeros::<f32>(shape.elements()? / shape.head_dim)?;
-        let mut quantize = kernels.quantize(self.cache.k(), shape, &mut stored, &mut scales);
-        if let Some(channels) = channels {
-            quantize = quantize.channel_scale(channels.scales());
-        }
-        Ok(quantize.launch(stream)?)
-    }
-
-    fn dequantize<P: Storage + Payload>(&self) -> Result<()> {
-        let Device {
-            stream, kernels, ..
-        } = self.device;
-        let shape = self.cache.shape();
-        let stored = stream.alloc_zeros::<P>(shape.elements()?)?;
-        let scales = stream.alloc_zeros::<f32>(shape.elements()? / shape.head_dim)?;
-        let mut target = stream.alloc_zeros::<T>(shape.elements()?)?;
-        let dequantize = kernels.dequantize(&stored, &scales, shape, &mut target);
-        Ok(dequantize.launch(stream)?)
-    }
-
     fn workspace_size(&self, config: &Config) -> Result<WorkspaceSize> {
         let shape = DecodeShape {
             cache: config.shape(),
-            dtype: T::DTYPE,
+            dtype: <T::Query as Storage>::DTYPE,
             k_dtype: T::DTYPE,
             v_dtype: T::DTYPE,
             num_q_heads: config.num_q_heads(),
@@ -261,8 +260,8 @@ impl<'d, T: Number> Prepared<'d, T> {
 }
 
 /// Launches a decode; the splits it is launched with.
-fn attend<'a, T: Element>(
-    decode: Decode<'a, T>,
+fn attend<'a, T: Element, S: Stores<T>>(
+    decode: Decode<'a, T, S, S>,
     num_splits: Splits,
     workspace: &'a mut Workspace,
     stream: &CudaStream,

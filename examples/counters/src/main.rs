@@ -7,6 +7,7 @@
 mod budget;
 mod cli;
 mod config;
+mod convert;
 mod device;
 mod matrix;
 mod record;
@@ -18,7 +19,8 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Parser;
 use half::{bf16, f16};
-use kv_kernels::Dtype;
+use kv_kernels::reference::F8E4M3;
+use kv_kernels::{Dtype, Stores};
 
 use crate::budget::Budget;
 use crate::cli::Args;
@@ -49,6 +51,8 @@ fn run(args: &Args) -> Result<ExitCode> {
         match configs[0].dtype {
             Dtype::F16 => count::<f16>(&device, configs, &mut records)?,
             Dtype::Bf16 => count::<bf16>(&device, configs, &mut records)?,
+            Dtype::I8 => count::<i8>(&device, configs, &mut records)?,
+            Dtype::F8E4M3 => count::<F8E4M3>(&device, configs, &mut records)?,
             other => anyhow::bail!("no numbers of type {other} can be made up"),
         }
     }
@@ -70,7 +74,7 @@ fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Counts configurations of one cache.
-fn count<T: Number>(
+fn count<T: Number + Stores<T::Query>>(
     device: &Device,
     configs: &[Config],
     records: &mut Vec<(String, Record)>,

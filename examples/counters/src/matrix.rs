@@ -40,7 +40,7 @@ pub fn usual() -> Axes {
 pub fn all() -> Axes {
     Axes {
         op: Operation::ALL.to_vec(),
-        dtype: Dtype::ELEMENTS.to_vec(),
+        dtype: Dtype::ALL.to_vec(),
         head_dim: vec![64, 128],
         batch: vec![1, 7, 64],
         num_splits: vec![Splits::Fixed(1), Splits::Fixed(8), Splits::Planned],
@@ -53,6 +53,7 @@ pub fn checked() -> Axes {
     Axes {
         seq_len: vec![1, 129, 1000, 4096, 8192],
         batch: vec![1],
+        dtype: vec![Dtype::F16, Dtype::Bf16, Dtype::I8],
         ..all()
     }
 }
@@ -88,6 +89,9 @@ impl Axes {
     /// Those that go over the same cache.
     fn of_a_cache(&self, one: Config, configs: &mut Vec<Config>) {
         for &op in &self.op {
+            if op.converts() && one.dtype.is_scaled() {
+                continue;
+            }
             // The others know neither queries nor splits.
             if !op.attends() {
                 configs.push(Config { op, ..one });
@@ -115,8 +119,13 @@ mod tests {
     fn every_combination_once() {
         let axes = all();
         let configs = axes.configs();
-        let caches = 2 * 2 * 3 * 7;
-        assert_eq!(configs.len(), caches * (8 + 2 * 5 * 3));
+        // Of 16 bits: append, the two that attend, and those that convert and look; of a byte: no more than the first.
+        let caches = 4 * 2 * 3 * 7;
+        let attend = 2 * 5 * 3;
+        assert_eq!(
+            configs.len(),
+            caches / 2 * (8 + attend) + caches / 2 * (1 + attend)
+        );
         for (i, config) in configs.iter().enumerate() {
             assert!(!configs[..i].contains(config), "{config}");
         }
