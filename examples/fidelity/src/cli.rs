@@ -12,6 +12,10 @@ pub struct Args {
     #[arg(long, value_parser = clap::value_parser!(u32).range(2..))]
     pub tokens: Option<u32>,
 
+    /// Tokens from which channel scales are calibrated
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub calibrate: u32,
+
     /// Where to draw the measures of each layer, as an SVG file
     #[arg(long)]
     pub svg: Option<PathBuf>,
@@ -37,5 +41,6 @@ mod tests {
         let parse = |args: &[&str]| Args::try_parse_from([&["fidelity"], args].concat());
         assert!(parse(&["--tokens", "2", "--svg", "a.svg"]).is_ok());
         assert!(parse(&["--tokens", "1"]).is_err());
+        assert!(parse(&["--calibrate", "0"]).is_err());
     }
 }

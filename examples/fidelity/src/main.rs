@@ -1,4 +1,4 @@
-//! What the type of its cache does to a real model.
+//! What a cache of fewer bits does to a real model.
 //!
 //! Runs SmolLM2-135M over a text of many kinds of English, each time with a cache of another type, appended and attended
 //! to by kv-kernels' fused step, and reports what each did to the model's predictions, to the outputs of attention in
@@ -12,8 +12,9 @@ mod run;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use half::{bf16, f16};
+use half::f16;
 use kv_kernels::CacheShape;
+use kv_kernels::reference::F8E4M3;
 use smollm2::attention::{CacheStorage, KernelAttention};
 use smollm2::device::{self, Opened};
 use smollm2::loaded::Loaded;
@@ -40,7 +41,7 @@ fn main() -> Result<()> {
     device::set_default_checks("none")?;
     eprintln!("device: {device}");
     let config = loaded.model.config();
-    let candidates = candidates(&device, config, tokens.len())?;
+    let candidates = candidates(&device, config, tokens.len(), args.calibrate as usize)?;
     eprintln!("text: {} tokens", tokens.len());
     let started = std::time::Instant::now();
     let measured = run::measure(&loaded.model, &tokens, candidates)?;
@@ -54,7 +55,12 @@ fn main() -> Result<()> {
 }
 
 /// The caches that are compared, the one that the others are held against first.
-fn candidates(device: &Opened, config: &Config, tokens: usize) -> Result<Vec<Candidate>> {
+fn candidates(
+    device: &Opened,
+    config: &Config,
+    tokens: usize,
+    calibrate: usize,
+) -> Result<Vec<Candidate>> {
     let shape = CacheShape {
         batch: 1,
         num_kv_heads: config.num_kv_heads,
@@ -67,8 +73,16 @@ fn candidates(device: &Opened, config: &Config, tokens: usize) -> Result<Vec<Can
             attention: Box::new(attention::<f16>(device, config, shape)?),
         },
         Candidate {
-            name: "bf16",
-            attention: Box::new(attention::<bf16>(device, config, shape)?),
+            name: "int8 with channel scales",
+            attention: Box::new(attention::<i8>(device, config, shape)?.calibrated(calibrate)),
+        },
+        Candidate {
+            name: "int8",
+            attention: Box::new(attention::<i8>(device, config, shape)?),
+        },
+        Candidate {
+            name: "fp8",
+            attention: Box::new(attention::<F8E4M3>(device, config, shape)?),
         },
     ])
 }

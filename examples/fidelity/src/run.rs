@@ -208,6 +208,7 @@ pub mod tests {
     use candle_core::DType;
     use half::{bf16, f16};
     use kv_kernels::CacheShape;
+    use kv_kernels::reference::F8E4M3;
     use smollm2::attention::CandleAttention;
     use smollm2::device;
     use smollm2::testing::{TINY, tiny_model};
@@ -287,18 +288,37 @@ pub mod tests {
 
     #[test]
     fn fewer_bits_are_more_noise() {
-        let candidates = vec![candidate::<f16>("f16"), candidate::<bf16>("bf16")];
+        let candidates = vec![
+            candidate::<f16>("f16"),
+            candidate::<bf16>("bf16"),
+            candidate::<i8>("int8"),
+            candidate::<F8E4M3>("fp8"),
+        ];
         let measured = measure(&tiny_model(), &text(), candidates).unwrap();
         for layer in 0..TINY.num_layers {
-            let [f16, bf16] = [0, 1].map(|one| measured[one].layers[layer]);
+            let [f16, bf16, int8, fp8] = [0, 1, 2, 3].map(|one| measured[one].layers[layer]);
             // Three bits of mantissa, 6 dB each.
             for (f16, bf16) in [(f16.k, bf16.k), (f16.v, bf16.v)] {
                 let gain = f16.decibels() - bf16.decibels();
                 assert!((16.0..20.0).contains(&gain), "{gain} dB");
             }
+            // Uniform steps of 1/127 of a vector's largest element; three bits of mantissa.
+            for (int8, fp8) in [(int8.k, fp8.k), (int8.v, fp8.v)] {
+                assert!(
+                    (38.0..46.0).contains(&int8.decibels()),
+                    "{} dB",
+                    int8.decibels()
+                );
+                assert!(
+                    (29.0..33.0).contains(&fp8.decibels()),
+                    "{} dB",
+                    fp8.decibels()
+                );
+            }
             assert!(f16.outputs.worst > 1.0 - 1e-12);
-            assert!(bf16.outputs.worst < f16.outputs.worst);
-            assert!(bf16.outputs.mean() > 0.999);
+            let means = [bf16, int8, fp8].map(|one| one.outputs.mean());
+            assert!(means.is_sorted_by(|a, b| a > b), "{means:?}");
+            assert!(means[2] > 0.99, "{means:?}");
         }
     }
 

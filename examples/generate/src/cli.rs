@@ -47,6 +47,10 @@ pub enum CacheType {
     F16,
     /// The upper half of a binary32
     Bf16,
+    /// A byte, with scales for tokens and for K's channels
+    Int8,
+    /// A byte of floating point (e4m3), with scales for tokens
+    Fp8,
 }
 
 #[cfg(test)]
@@ -63,7 +67,7 @@ mod tests {
     #[test]
     fn modes_exclude_each_other() {
         let parse = |args: &[&str]| Args::try_parse_from([&["generate"], args].concat());
-        assert!(parse(&["--compare", "--tokens", "8", "--cache", "bf16"]).is_ok());
+        assert!(parse(&["--compare", "--tokens", "8", "--cache", "int8"]).is_ok());
         assert!(parse(&["--compare", "--no-cache"]).is_err());
         assert!(parse(&["--table", "--compare"]).is_err());
         assert!(parse(&["--table", "--tokens", "8"]).is_err());

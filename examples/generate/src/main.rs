@@ -18,6 +18,7 @@ mod table;
 use anyhow::Result;
 use candle_core::WithDType;
 use clap::Parser;
+use kv_kernels::reference::F8E4M3;
 use kv_kernels::{CacheShape, Dtype};
 use smollm2::attention::{CacheStorage, CandleAttention, KernelAttention, Shared, Vectors};
 use smollm2::device::{self, Opened};
@@ -39,6 +40,8 @@ fn main() -> Result<()> {
     match args.cache {
         CacheType::F16 => run::<half::f16>(&args),
         CacheType::Bf16 => run::<half::bf16>(&args),
+        CacheType::Int8 => run::<i8>(&args),
+        CacheType::Fp8 => run::<F8E4M3>(&args),
     }
 }
 

@@ -326,6 +326,7 @@ mod tests {
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use half::{bf16, f16};
+    use kv_kernels::reference::F8E4M3;
     use ptx_emulator::Emulator;
 
     use super::*;
@@ -402,6 +403,26 @@ mod tests {
     }
 
     #[test]
+    fn int8_is_close_to_candle() {
+        let (agreement, trace) = agreement::<i8>(|attention| attention.calibrated(128));
+        assert_eq!(agreement.differing(), []);
+        assert!(agreement.max_logit_diff < 0.3, "{agreement}");
+        assert_eq!(
+            trace.to_string(),
+            "step 0, 5 tokens: sample with RoPE 2, calibration 2, RoPE + append + decode 2, advance 1; \
+             launches a layer and step: 3\n\
+             steps 1 to 40, 1 token each: RoPE + append + decode 2, advance 1; \
+             launches a layer and step: 1"
+        );
+    }
+
+    #[test]
+    fn fp8_is_near_candle() {
+        let (agreement, _) = agreement::<F8E4M3>(|attention| attention);
+        assert!(agreement.max_logit_diff < 1.5, "{agreement}");
+    }
+
+    #[test]
     fn a_full_cache_takes_no_more() {
         let _alone = alone();
         let model = tiny_model();
@@ -475,6 +496,36 @@ mod tests {
         let shape = attention.shape();
         let elements = shape.max_seq_len * shape.num_kv_heads * shape.head_dim;
         assert_eq!(attention.bytes(), 2 * 2 * 2 * elements);
+    }
+
+    #[test]
+    fn calibrated_channels_keep_their_precision_beside_large_ones() {
+        let _alone = alone();
+        let tokens = 20;
+        let random = |heads| {
+            let shape = (tokens, heads, TINY.head_dim);
+            Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()
+        };
+        let q = random(TINY.num_q_heads);
+        // A pair that RoPE hardly turns, so that it stays the only large one.
+        let large: Vec<f32> = (0..TINY.head_dim)
+            .map(|channel| if channel < 62 { 1.0 } else { 100.0 })
+            .collect();
+        let large = Tensor::new(large, &Device::Cpu).unwrap();
+        let k = random(TINY.num_kv_heads).broadcast_mul(&large).unwrap();
+        let v = random(TINY.num_kv_heads);
+        let turned = TINY.rope().turn(0, tokens).unwrap().apply(&k).unwrap();
+        let error = |attention: &mut KernelAttention<i8>| -> f32 {
+            attention.attend(0, &q, &k, &v).unwrap();
+            let [stored, _] = attention.stored(0, tokens).unwrap();
+            let small = (stored - &turned).unwrap().narrow(2, 0, 62).unwrap();
+            let errors = small.sqr().unwrap().mean_all().unwrap();
+            errors.to_scalar::<f32>().unwrap().sqrt()
+        };
+        let plain = error(&mut attention(tokens));
+        let calibrated = error(&mut attention(tokens).calibrated(10));
+        // Steps of 1/127 of 100 to 300 against those of 1/127 of 2 or 3.
+        assert!(calibrated * 20.0 < plain, "{calibrated} against {plain}");
     }
 
     #[test]
