@@ -1,5 +1,5 @@
 // Keys of a tile times queries, on tensor cores: scores [tokens, query rows]. Tokens are the rows of A, query rows the
-// columns of B, which stay in registers.
+// columns of B, which stay in registers where there is room.
 //
 // One structure for each kind of storage, all with the same members:
 //     stage()     puts a query row into shared memory as take() wants it, before the first tile
@@ -138,8 +138,8 @@ struct Keys {
     }
 };
 
-// The fragments of one step of two column tiles, read again for every tile of keys: 32 registers are worth more than eight
-// loads, where there are two column tiles.
+// The fragments of one step of two column tiles, read again for every tile of keys: there, 32 registers are worth more
+// than the loads.
 template <int kOffset>
 __device__ __forceinline__ void takeStep(FragmentB (&q)[2], uint32_t row) {
     const FragmentA two = loadMatrices<kOffset>(row);
