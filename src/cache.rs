@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream};
 
-use crate::cache_view::{check_channel_scale, check_scaled};
+use crate::cache_view::check_channel_scale;
 use crate::dtype::Storage;
 use crate::error::{During, Result};
 use crate::shape::CacheShape;
@@ -108,8 +108,7 @@ impl<K: Storage, V: Storage> KvCache<K, V> {
     /// where K is stored as it is.
     pub fn set_k_channel_scale(&mut self, scale: Option<CudaSlice<f32>>) -> Result<()> {
         if let Some(scale) = &scale {
-            check_scaled("k_channel_scale", K::DTYPE)?;
-            check_channel_scale("k_channel_scale", scale.len(), self.shape)?;
+            check_channel_scale("k_channel_scale", scale.len(), K::DTYPE, self.shape)?;
         }
         self.k_channel_scale = scale;
         Ok(())
@@ -121,8 +120,7 @@ impl<K: Storage, V: Storage> KvCache<K, V> {
     /// As [`set_k_channel_scale`](Self::set_k_channel_scale).
     pub fn set_v_channel_scale(&mut self, scale: Option<CudaSlice<f32>>) -> Result<()> {
         if let Some(scale) = &scale {
-            check_scaled("v_channel_scale", V::DTYPE)?;
-            check_channel_scale("v_channel_scale", scale.len(), self.shape)?;
+            check_channel_scale("v_channel_scale", scale.len(), V::DTYPE, self.shape)?;
         }
         self.v_channel_scale = scale;
         Ok(())

@@ -84,8 +84,7 @@ impl<'a, K: Storage, V: Storage> CacheRef<'a, K, V> {
     /// # Errors
     /// As [`k_scale`](Self::k_scale).
     pub fn k_channel_scale(mut self, scale: &'a impl DevicePtr<f32>) -> Result<Self> {
-        check_scaled("k_channel_scale", K::DTYPE)?;
-        check_channel_scale("k_channel_scale", scale.len(), self.shape)?;
+        check_channel_scale("k_channel_scale", scale.len(), K::DTYPE, self.shape)?;
         self.k_channel_scale = Some(scale);
         Ok(self)
     }
@@ -95,8 +94,7 @@ impl<'a, K: Storage, V: Storage> CacheRef<'a, K, V> {
     /// # Errors
     /// As [`k_scale`](Self::k_scale).
     pub fn v_channel_scale(mut self, scale: &'a impl DevicePtr<f32>) -> Result<Self> {
-        check_scaled("v_channel_scale", V::DTYPE)?;
-        check_channel_scale("v_channel_scale", scale.len(), self.shape)?;
+        check_channel_scale("v_channel_scale", scale.len(), V::DTYPE, self.shape)?;
         self.v_channel_scale = Some(scale);
         Ok(self)
     }
@@ -188,8 +186,7 @@ impl<'a, K: Storage, V: Storage> CacheMut<'a, K, V> {
     /// # Errors
     /// As [`k_scale`](Self::k_scale).
     pub fn k_channel_scale(mut self, scale: &'a impl DevicePtr<f32>) -> Result<Self> {
-        check_scaled("k_channel_scale", K::DTYPE)?;
-        check_channel_scale("k_channel_scale", scale.len(), self.shape)?;
+        check_channel_scale("k_channel_scale", scale.len(), K::DTYPE, self.shape)?;
         self.k_channel_scale = Some(scale);
         Ok(self)
     }
@@ -199,8 +196,7 @@ impl<'a, K: Storage, V: Storage> CacheMut<'a, K, V> {
     /// # Errors
     /// As [`k_scale`](Self::k_scale).
     pub fn v_channel_scale(mut self, scale: &'a impl DevicePtr<f32>) -> Result<Self> {
-        check_scaled("v_channel_scale", V::DTYPE)?;
-        check_channel_scale("v_channel_scale", scale.len(), self.shape)?;
+        check_channel_scale("v_channel_scale", scale.len(), V::DTYPE, self.shape)?;
         self.v_channel_scale = Some(scale);
         Ok(self)
     }
@@ -303,19 +299,21 @@ pub(crate) fn check_vectors(argument: &'static str, got: usize, shape: CacheShap
 }
 
 /// Refuses scales for what is stored as it is.
-pub(crate) fn check_scaled(argument: &'static str, dtype: Dtype) -> Result<()> {
+fn check_scaled(argument: &'static str, dtype: Dtype) -> Result<()> {
     if !dtype.is_scaled() {
         return Err(Error::NotScaled { argument, dtype });
     }
     Ok(())
 }
 
-/// Whether there is a channel scale for each channel.
+/// Whether channels of this type are scaled, and each has a scale.
 pub(crate) fn check_channel_scale(
     argument: &'static str,
     got: usize,
+    dtype: Dtype,
     shape: CacheShape,
 ) -> Result<()> {
+    check_scaled(argument, dtype)?;
     let CacheShape {
         num_kv_heads,
         head_dim,
@@ -433,7 +431,7 @@ mod tests {
             "v_scale has 29 elements: its shape [2, 3, 5] has 30"
         );
         assert_eq!(
-            check_channel_scale("k_channel_scale", 64, SHAPE)
+            check_channel_scale("k_channel_scale", 64, Dtype::I8, SHAPE)
                 .unwrap_err()
                 .to_string(),
             "k_channel_scale has 64 elements: its shape [3, 64] has 192"
@@ -447,6 +445,12 @@ mod tests {
                 .unwrap_err()
                 .to_string(),
             "k_scale is given, but vectors of f16 are not scaled"
+        );
+        assert_eq!(
+            check_channel_scale("k_channel_scale", 192, Dtype::Bf16, SHAPE)
+                .unwrap_err()
+                .to_string(),
+            "k_channel_scale is given, but vectors of bf16 are not scaled"
         );
         assert_eq!(
             check_scales_given(Dtype::I8, false, "v_scale")

@@ -84,7 +84,7 @@ impl<'a, P: Storage + Payload, T: Element> Dequantize<'a, P, T> {
         check_scale("scales", self.scales.len(), P::DTYPE, shape)?;
         check_vectors("target", self.target.len(), shape)?;
         if let Some(channel_scale) = self.channel_scale {
-            check_channel_scale("channel_scale", channel_scale.len(), shape)?;
+            check_channel_scale("channel_scale", channel_scale.len(), P::DTYPE, shape)?;
         }
         let Some(plan) = plan else {
             return Ok(());

@@ -132,7 +132,7 @@ impl<'a, T: Element, P: Storage + Payload> Quantize<'a, T, P> {
         check_vectors("payload", self.payload.len(), shape)?;
         check_scale("scales", self.scales.len(), P::DTYPE, shape)?;
         if let Some(channel_scale) = self.channel_scale {
-            check_channel_scale("channel_scale", channel_scale.len(), shape)?;
+            check_channel_scale("channel_scale", channel_scale.len(), P::DTYPE, shape)?;
         }
         if let Some(status) = self.status {
             one_a_sequence("status", status.len(), shape.batch)?;
