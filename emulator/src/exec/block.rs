@@ -33,6 +33,8 @@ pub struct Block {
     pub copies: Vec<super::async_copy::CopyQueue>,
     /// Bulk copies that threads wait for by groups, a queue for each warp.
     pub bulks: Vec<super::bulk::BulkQueue>,
+    /// Ranges of its shared memory that operations in flight hold.
+    pub held: super::bulk::Held,
     /// Barrier objects in shared memory.
     pub mbarriers: super::mbarrier::Mbarriers,
 }
@@ -103,6 +105,7 @@ impl Resident {
             gone: false,
             copies: (0..warp_count).map(|_| Default::default()).collect(),
             bulks: (0..warp_count).map(|_| Default::default()).collect(),
+            held: Default::default(),
             mbarriers: Default::default(),
         });
         let mut warps = Vec::new();
@@ -142,6 +145,7 @@ impl Resident {
         self.block.gone = false;
         self.block.copies.iter_mut().for_each(|c| c.clear());
         self.block.bulks.iter_mut().for_each(|c| c.clear());
+        self.block.held.clear();
         self.block.mbarriers.clear();
         self.barriers = Default::default();
         self.awaited = 0;

@@ -62,8 +62,10 @@ pub mod byte_state {
     pub const PENDING: u8 = 2;
     /// Source of an asynchronous copy that has not read it yet.
     pub const BUSY: u8 = 4;
+    /// Destination of asynchronous reductions that have not landed.
+    pub const REDUCING: u8 = 8;
     /// Not to be written.
-    pub const TAKEN: u8 = PENDING | BUSY;
+    pub const TAKEN: u8 = PENDING | BUSY | REDUCING;
 }
 
 /// Bytes that the system keeps in each block's shared memory for what the toolkit's headers do there (tiles of

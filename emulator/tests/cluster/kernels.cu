@@ -117,7 +117,7 @@ extern "C" __global__ void __cluster_dims__(4, 1, 1) bulk(const u32* in, u32* ou
                  "r"(address_of(&barriers[0])), "h"(static_cast<uint16_t>(PICK(7, 0xf, 0x1f))) : "memory");
   UNLESS(8, wait_for(&barriers[0], 0));
   for (u32 k = threadIdx.x; k < 256; k += blockDim.x) turned[k] = row[255 - k] + rank;
-  ptx::fence_proxy_async();
+  UNLESS(12, ptx::fence_proxy_async());
   __syncthreads();
   if (threadIdx.x == 0)
     ptx::cp_async_bulk(ptx::space_cluster, ptx::space_shared, cluster.map_shared_rank(theirs, next), turned, bytes,
@@ -131,4 +131,68 @@ extern "C" __global__ void __cluster_dims__(4, 1, 1) bulk(const u32* in, u32* ou
     theirs[0] = 1;
   }
   cluster.sync();
+}
+
+// Every block sends its numbers to the next one round the cluster, by stores that the other's barrier counts: words,
+// pairs and fours.
+extern "C" __global__ void __cluster_dims__(4, 1, 1) push(const u32* in, u32* out) {
+  __shared__ alignas(16) u32 room[7 * 64];
+  __shared__ u64 barrier;
+  const cg::cluster_group cluster = cg::this_cluster();
+  const u32 next = (cluster.block_rank() + 1) % 4, me = threadIdx.x;
+  if (me == 0) {
+    const u32 bytes = PICK(13, sizeof(room), sizeof(room) - 256);
+    ptx::mbarrier_init(&barrier, 1);
+    ptx::mbarrier_arrive_expect_tx(ptx::sem_release, ptx::scope_cluster, ptx::space_shared, &barrier, bytes);
+  }
+  cluster.sync();
+  u32* theirs = cluster.map_shared_rank(room, next);
+  u64* count = cluster.map_shared_rank(&barrier, PICK(14, next, (next + 1) % 4));
+  const u32 value = in[blockIdx.x * 64 + me];
+  const u32 pair[2] = {value + 1, value + 2};
+  const u32 four[4] = {value + 3, value + 4, value + 5, value + 6};
+  ptx::st_async(theirs + me, value, count);
+  ptx::st_async(theirs + 64 + 2 * me, pair, count);
+  ptx::st_async(theirs + 3 * 64 + 4 * me, four, count);
+  UNLESS(15, wait_for(&barrier, 0));
+  for (u32 k = me; k < 7 * 64; k += 64) out[blockIdx.x * 7 * 64 + k] = room[k];
+}
+
+// What the blocks of a cluster have, summed up in the first one's shared memory, and the greatest of what all clusters
+// have in global memory, by bulk reductions; and each block's own count there by a reduction of single words.
+extern "C" __global__ void __cluster_dims__(4, 1, 1) pool(const u32* in, u32* out) {
+  __shared__ alignas(128) u32 mine[64];
+  __shared__ alignas(128) u32 total[64];
+  __shared__ u32 least;
+  __shared__ u64 barrier;
+  const cg::cluster_group cluster = cg::this_cluster();
+  const u32 rank = cluster.block_rank(), me = threadIdx.x, bytes = sizeof(mine);
+  mine[me] = in[blockIdx.x * 64 + me];
+  total[me] = me;
+  if (me == 0) {
+    least = 0xffffffff;
+    ptx::mbarrier_init(&barrier, 1);
+    ptx::mbarrier_arrive_expect_tx(ptx::sem_release, ptx::scope_cluster, ptx::space_shared, &barrier,
+                                   4 * bytes + 3 * 64 * sizeof(u32));
+  }
+  UNLESS(16, ptx::fence_proxy_async(ptx::space_shared));
+  if (MUTANT == 17)
+    __syncthreads();
+  else
+    cluster.sync();
+  u64* count = cluster.map_shared_rank(&barrier, 0);
+  if (rank != 0) ptx::red_async(ptx::op_min, cluster.map_shared_rank(&least, 0), mine[me], count);
+  if (me == 0) {
+    ptx::cp_reduce_async_bulk(ptx::space_cluster, ptx::space_shared, ptx::op_add, cluster.map_shared_rank(total, 0), mine,
+                              bytes, count);
+    ptx::cp_reduce_async_bulk(ptx::space_global, ptx::space_shared, ptx::op_max, out + 128, mine, bytes);
+    ptx::cp_async_bulk_commit_group();
+    UNLESS(18, ptx::cp_async_bulk_wait_group_read(ptx::n32_t<0>()));
+  }
+  if (rank == 0) {
+    UNLESS(19, wait_for(&barrier, 0));
+    out[blockIdx.x / 4 * 64 + me] = total[me] + least;
+  }
+  cluster.sync();
+  mine[me] = 0;
 }

@@ -1,6 +1,7 @@
 //! Clusters and distributed shared memory: the toolkit's own ways to use them, broken versions of those, each
 //! instruction by itself, and launches through the driver.
 
+mod asynchronous;
 #[path = "../common/mod.rs"]
 mod common;
 mod driver;
@@ -64,6 +65,14 @@ fn launch(ptx: &str, kernel: &str, seed: Option<u64>) -> Result<Finished, RunErr
             let args = [Arg::words(&numbers(64)), Arg::Uninit(64 * 4)];
             run(ptx, kernel, &args, &setup([2, 1, 1], 64))
         }
+        "push" => {
+            let args = [Arg::words(&numbers(8 * 64)), Arg::Uninit(8 * 7 * 64 * 4)];
+            run(ptx, kernel, &args, &setup([8, 1, 1], 64))
+        }
+        "pool" => {
+            let args = [Arg::words(&numbers(8 * 64)), Arg::words(&[0; 192])];
+            run(ptx, kernel, &args, &setup([8, 1, 1], 64))
+        }
         _ => {
             let args = [Arg::words(&numbers(256)), Arg::Uninit(4 * 256 * 4)];
             run(ptx, kernel, &args, &setup([4, 1, 1], 64))
@@ -106,6 +115,36 @@ fn expected(kernel: &str) -> Vec<u32> {
                 })
                 .collect()
         }
+        "push" => {
+            let input = numbers(8 * 64);
+            (0..8 * 7 * 64)
+                .map(|k| {
+                    let (block, at) = (k / 448, k % 448);
+                    let from = block / 4 * 4 + (block + 3) % 4;
+                    let (thread, more) = match at {
+                        0..64 => (at, 0),
+                        64..192 => ((at - 64) / 2, 1 + at % 2),
+                        _ => ((at - 192) / 4, 3 + at % 4),
+                    };
+                    input[from * 64 + thread] + more as u32
+                })
+                .collect()
+        }
+        "pool" => {
+            let input = numbers(8 * 64);
+            let of = |block: usize, k: usize| input[block * 64 + k];
+            let least = |cluster: usize| {
+                let others = cluster * 4 + 1..cluster * 4 + 4;
+                let all = others.flat_map(|b| (0..64).map(move |k| of(b, k)));
+                all.min().unwrap_or(0)
+            };
+            let sum = |cluster: usize, k: usize| -> u32 {
+                (cluster * 4..cluster * 4 + 4).map(|b| of(b, k)).sum()
+            };
+            let sums = (0..128).map(|k| sum(k / 64, k % 64) + k as u32 % 64 + least(k / 64));
+            let most = (0..64).map(|k| (0..8).map(|b| of(b, k)).max().unwrap_or(0));
+            sums.chain(most).collect()
+        }
         "tell" => (0..64).map(|k| numbers(64)[63 - k] * 2).collect(),
         _ => {
             let input = numbers(256);
@@ -116,7 +155,15 @@ fn expected(kernel: &str) -> Vec<u32> {
     }
 }
 
-const KERNELS: &[&str] = &["histogram", "ring", "gather", "tell", "bulk"];
+const KERNELS: &[&str] = &[
+    "histogram",
+    "ring",
+    "gather",
+    "tell",
+    "bulk",
+    "push",
+    "pool",
+];
 
 #[test]
 fn sound_clusters_pass_in_any_order() {

@@ -15,4 +15,16 @@ pub const MUTANTS: &[(u32, &str, &[Check])] = &[
     (9, "bulk", &[Check::AsyncCopy, Check::SharedRace]),
     (10, "bulk", &[Check::AsyncCopy]),
     (11, "bulk", &[Check::AsyncCopy]),
+    (12, "bulk", &[Check::AsyncCopy]),
+    (13, "push", &[Check::AsyncCopy]),
+    (14, "push", &[Check::Bounds]),
+    (
+        15,
+        "push",
+        &[Check::AsyncCopy, Check::SharedRace, Check::UninitMemory],
+    ),
+    (16, "pool", &[Check::AsyncCopy]),
+    (17, "pool", &[Check::SharedRace]),
+    (18, "pool", &[Check::AsyncCopy]),
+    (19, "pool", &[Check::AsyncCopy, Check::SharedRace]),
 ];

@@ -217,7 +217,7 @@ impl Warp {
 
     /// An access to bytes of which not all may be plainly written or free to be written, lane by lane.
     #[cold]
-    fn shared_states(
+    pub(in crate::exec) fn shared_states(
         &mut self,
         owner: *mut Block,
         mask: u32,
@@ -264,6 +264,11 @@ impl Warp {
             && !matches!(access.kind, Kind::Load | Kind::Read | Kind::StrongLoad)
         {
             Some("has not read its source: no wait has completed it")
+        } else if any(byte_state::REDUCING)
+            && matches!(access.kind, Kind::Load | Kind::Read | Kind::Store)
+        {
+            // Atomics, and whoever shares the place with them, may come between.
+            Some("has not been reduced into it: no wait has completed it")
         } else {
             None
         };

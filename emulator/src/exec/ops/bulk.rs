@@ -1,10 +1,12 @@
-//! `cp.async.bulk` between global memory and the cluster's shared memory, counted by an `mbarrier` or by groups.
+//! `cp.async.bulk` and `cp.reduce.async.bulk` between global memory and the cluster's shared memory, counted by an
+//! `mbarrier` or by groups.
 
 use super::memory::{decode_space, encode_space, lane_addresses, space_code};
-use super::{has, only, operands};
-use crate::check::FaultKind;
+use super::reduction::{Reduction, by};
+use super::{has, only, operands, type_of};
+use crate::check::{Check, FaultKind};
 use crate::exec::access::{Access, Kind, bits};
-use crate::exec::bulk::GRAIN;
+use crate::exec::bulk::{GRAIN, Request, Source};
 use crate::exec::cluster;
 use crate::exec::decode::Decoder;
 use crate::exec::lanes::Lane;
@@ -26,11 +28,17 @@ const MODIFIERS: &[&str] = &[
     "L2::cache_hint",
 ];
 
-/// Bits of [`Inst::aux`] from which the codes of the destination's and the barrier's space stand; the source's
-/// is lowest.
+/// Of reductions besides.
+const OPERATIONS: &[&str] = &[
+    "reduce", "noftz", "add", "min", "max", "inc", "dec", "and", "or", "xor",
+];
+
+/// Bits of [`Inst::aux`] from which the codes of the destination's and the barrier's space stand (the source's is
+/// lowest), and the reduction's number, plus one.
 const TO_SHIFT: u32 = 8;
 const BARRIER_SHIFT: u32 = 16;
 const CODE: u32 = (1 << TO_SHIFT) - 1;
+const REDUCTION_SHIFT: u32 = 24;
 
 /// `cp.async.bulk`.
 ///
@@ -39,9 +47,6 @@ const CODE: u32 = (1 << TO_SHIFT) - 1;
 pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     if has(i, "tensor") {
         return d.unsupported("tensor maps");
-    }
-    if has(i, "reduce") || i.opcode.get(1).is_some_and(|m| m == "reduce") {
-        return d.unsupported("bulk reductions");
     }
     if has(i, "prefetch") {
         // A hint: the data stays what it is.
@@ -62,7 +67,12 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
             ref other => d.invalid(format!("{other:?} is no number of groups")),
         };
     }
-    only(d, i, MODIFIERS)?;
+    let reduces = has(i, "reduce");
+    if reduces {
+        only(d, i, &[MODIFIERS, OPERATIONS].concat())?;
+    } else {
+        only(d, i, MODIFIERS)?;
+    }
     // Destination first, then source: two spaces in the opcode.
     let spaces: Vec<Space> = (i.opcode.iter())
         .filter_map(|m| match m.as_str() {
@@ -73,7 +83,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         })
         .collect();
     let (to_space, from_space) = match spaces[..] {
-        [to @ (Space::Shared | Space::Cluster), Space::Global] => (to, Space::Global),
+        [to @ (Space::Shared | Space::Cluster), Space::Global] if !reduces => (to, Space::Global),
         [Space::Cluster, Space::Shared] => (Space::Cluster, Space::Shared),
         [Space::Global, Space::Shared] => (Space::Global, Space::Shared),
         _ => return d.unsupported("spaces"),
@@ -82,6 +92,10 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     if grouped != has(i, "bulk_group") || grouped == has(i, "mbarrier::complete_tx::bytes") {
         return d.unsupported("completion mechanism");
     }
+    let reduction = match reduces {
+        true => Some(reduction(d, i, grouped)?),
+        false => None,
+    };
     let hinted = usize::from(has(i, "L2::cache_hint"));
     let multicast = has(i, "multicast::cluster");
     let wanted = 3 + usize::from(!grouped) + usize::from(multicast) + hinted;
@@ -103,6 +117,9 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         aux: from_code | to_code << TO_SHIFT,
         ..d.inst(issue_grouped)
     };
+    if let Some(number) = reduction {
+        inst.aux |= (number + 1) << REDUCTION_SHIFT;
+    }
     if grouped {
         return Ok(inst);
     }
@@ -123,6 +140,20 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     Ok(inst)
 }
 
+/// The reduction that an instruction asks for, by its number.
+fn reduction(d: &mut Decoder, i: &Instruction, global: bool) -> Result<u32, LoadError> {
+    let ty = type_of(d, i)?;
+    let op = (i.opcode.iter()).find(|m| OPERATIONS[2..].contains(&m.as_str()));
+    let op = op.map_or("", String::as_str);
+    // Additions of half-width floats say that they keep subnormal numbers, and no others do.
+    let half = op == "add" && matches!(ty, Type::F16 | Type::BF16);
+    let form = Reduction::number(op, ty, if global { by::GLOBAL } else { by::SHARED });
+    match form.filter(|_| half == has(i, "noftz")) {
+        Some(number) => Ok(number),
+        None => d.unsupported(format!("reduction .{op} of .{ty:?}")),
+    }
+}
+
 unsafe fn hint(_: &mut Warp, _: &Inst, _: u32) -> Flow {
     Flow::Next
 }
@@ -140,15 +171,28 @@ unsafe fn wait(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
 }
 
 /// What the lanes ask for: destinations, sources and sizes.
-struct Request {
+struct Requests {
     to: [u64; 32],
     to_space: Space,
     from: [u64; 32],
     from_space: Space,
     sizes: [u32; 32],
+    reduction: Option<Reduction>,
 }
 
-unsafe fn request(w: &mut Warp, i: &Inst, mask: u32) -> Result<Request, Flow> {
+impl Requests {
+    /// What `lane` asks for, of a destination at `to`.
+    fn of(&self, lane: usize, to: u64) -> Request {
+        Request {
+            to: (to, self.to_space),
+            from: Source::Memory(self.from[lane], self.from_space),
+            size: self.sizes[lane],
+            reduction: self.reduction,
+        }
+    }
+}
+
+unsafe fn requests(w: &mut Warp, i: &Inst, mask: u32) -> Result<Requests, Flow> {
     let (from_code, to_code) = (i.aux & CODE, i.aux >> TO_SHIFT & CODE);
     // SAFETY: operands are slots of the warp's file.
     let (from, to, sizes) = unsafe {
@@ -166,24 +210,25 @@ unsafe fn request(w: &mut Warp, i: &Inst, mask: u32) -> Result<Request, Flow> {
         return Err(w.fault(FaultKind::Illegal, 1 << lane, text));
     }
     let space = |code: u32| decode_space(code & space_code::MASK).unwrap_or(Space::Global);
-    Ok(Request {
+    let number = (i.aux >> REDUCTION_SHIFT).checked_sub(1);
+    Ok(Requests {
         to,
         to_space: space(to_code),
         from,
         from_space: space(from_code),
         sizes,
+        reduction: number.and_then(Reduction::numbered),
     })
 }
 
 unsafe fn issue_grouped(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are slots of the warp's file.
-    let r = match unsafe { request(w, i, mask) } {
+    let r = match unsafe { requests(w, i, mask) } {
         Ok(request) => request,
         Err(flow) => return flow,
     };
     for lane in bits(mask) {
-        let (to, from) = ((r.to[lane], r.to_space), (r.from[lane], r.from_space));
-        match w.issue_bulk(lane, to, from, r.sizes[lane]) {
+        match w.issue_bulk(lane, &r.of(lane, r.to[lane])) {
             Ok(copy) => w.group_bulk(copy),
             Err(flow) => return flow,
         }
@@ -207,12 +252,12 @@ unsafe fn issue_to_many(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
 /// Copies that a barrier beside the destination counts; to each of some blocks of the cluster, or to where the address
 /// says.
 unsafe fn issue_counted(w: &mut Warp, i: &Inst, mask: u32, blocks: Option<[u32; 32]>) -> Flow {
-    let barrier_code = i.aux >> BARRIER_SHIFT;
+    let barrier_code = i.aux >> BARRIER_SHIFT & CODE;
     // SAFETY: operands are slots of the warp's file.
     let (asked, barriers) = unsafe {
         let offset = i64::from(w.extra(i, 1) as i32);
         (
-            request(w, i, mask),
+            requests(w, i, mask),
             lane_addresses(w, w.extra(i, 0), offset, barrier_code),
         )
     };
@@ -220,14 +265,14 @@ unsafe fn issue_counted(w: &mut Warp, i: &Inst, mask: u32, blocks: Option<[u32; 
         Ok(request) => request,
         Err(flow) => return flow,
     };
-    let (own, size) = (w.rank(), w.cluster_size());
+    let size = w.cluster_size();
     for lane in bits(mask) {
         let targets: Vec<(u64, u64)> = match &blocks {
             None => vec![(r.to[lane], barriers[lane])],
             Some(blocks) => {
                 if let Some(rank) = bits(blocks[lane] & 0xffff).find(|&b| b as u32 >= size) {
                     let text = format!("a copy to block {rank} of a cluster of {size}");
-                    return w.violation(crate::check::Check::Bounds, 1 << lane, text);
+                    return w.violation(Check::Bounds, 1 << lane, text);
                 }
                 let there = |a: u64, rank: usize| u64::from(cluster::mapped(a as u32, rank as u32));
                 bits(blocks[lane] & 0xffff)
@@ -236,24 +281,39 @@ unsafe fn issue_counted(w: &mut Warp, i: &Inst, mask: u32, blocks: Option<[u32; 
             }
         };
         for (to, barrier) in targets {
-            let access = Access {
-                space: Some(r.to_space),
-                size: 8,
-                align: 8,
-                kind: Kind::Probe,
-            };
-            let place = cluster::place(barrier as u32, own);
-            let outcome = w
-                .pointers(1 << lane, &[barrier; 32], access)
-                .and_then(|_| {
-                    let from = (r.from[lane], r.from_space);
-                    w.issue_bulk(lane, (to, r.to_space), from, r.sizes[lane])
-                })
-                .and_then(|copy| w.owe(lane, place, Debt::Bytes(copy)));
-            if let Err(flow) = outcome {
+            if let Err(flow) = count_with(w, lane, barrier, &r.of(lane, to)) {
                 return flow;
             }
         }
     }
     Flow::Next
+}
+
+/// Issues what `lane` asks for, to be counted by an mbarrier in the same shared memory as the destination.
+///
+/// # Errors
+/// The flow to return where a check failed.
+pub fn count_with(w: &mut Warp, lane: usize, barrier: u64, request: &Request) -> Result<(), Flow> {
+    let (to, space) = request.to;
+    let access = Access {
+        space: Some(space),
+        size: 8,
+        align: 8,
+        kind: Kind::Probe,
+    };
+    w.pointers(1 << lane, &[barrier; 32], access)?;
+    let own = w.rank();
+    let place = cluster::place(barrier as u32, own);
+    let (there, here) = (
+        cluster::rank_of(to as u32, own),
+        cluster::rank_of(place, own),
+    );
+    if there != here {
+        let text = format!(
+            "the mbarrier is in block {here} of the cluster and the destination in block {there}: they have to be in the same"
+        );
+        return Err(w.violation(Check::Bounds, 1 << lane, text));
+    }
+    let copy = w.issue_bulk(lane, request)?;
+    w.owe(lane, place, Debt::Bytes(copy))
 }

@@ -463,10 +463,17 @@ unsafe fn arrive(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
 }
 
 fn fence(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
-    if has(i, "proxy") {
-        return Ok(d.inst(nothing));
+    if !has(i, "proxy") {
+        return Ok(d.inst(do_fence));
     }
-    Ok(d.inst(do_fence))
+    // Of the other proxies' accesses those to shared memory alone are followed.
+    let followed = (has(i, "async") && !has(i, "global")) || has(i, "async::generic");
+    Ok(d.inst(if followed { fence_proxy } else { nothing }))
+}
+
+unsafe fn fence_proxy(w: &mut Warp, _: &Inst, mask: u32) -> Flow {
+    w.proxy_fenced(mask);
+    Flow::Next
 }
 
 unsafe fn do_fence(w: &mut Warp, _: &Inst, _: u32) -> Flow {

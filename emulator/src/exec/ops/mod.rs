@@ -1,6 +1,7 @@
 //! The instruction set, a family a file. Each file turns syntax into an [`Inst`] whose handler executes it.
 
 pub mod approximate;
+pub mod async_store;
 pub mod atomic;
 pub mod bits;
 pub mod bulk;
@@ -20,6 +21,7 @@ pub mod mbarrier;
 pub mod memory;
 pub mod mma;
 mod narrow;
+pub mod reduction;
 mod shape;
 pub mod tensor;
 pub mod video;

@@ -17,6 +17,7 @@
 mod four;
 mod global;
 mod order;
+mod proxy;
 mod quad;
 mod shadow;
 mod shared;

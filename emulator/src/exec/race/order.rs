@@ -1,5 +1,6 @@
 //! What orders the accesses of the warps of a cluster's blocks (of one block, where there are no clusters).
 
+use super::proxy::Proxies;
 use crate::exec::access::bits;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -41,6 +42,8 @@ pub struct Order {
     cluster_passed: Gathering,
     /// Releases on shared addresses, each with its block's place in the cluster above it.
     places: HashMap<u64, (Vec<u32>, Remote)>,
+    /// Fences between ordinary accesses and those of bulk operations.
+    pub(super) proxies: Proxies,
 }
 
 /// What arrivals at a barrier bring together.
@@ -131,6 +134,7 @@ impl Order {
             cluster: Gathering::new(warps),
             cluster_passed: Gathering::new(warps),
             places: HashMap::new(),
+            proxies: Proxies::default(),
         }
     }
 
@@ -147,6 +151,17 @@ impl Order {
         self.cluster.clear();
         self.cluster_passed.clear();
         self.places.clear();
+        self.proxies.clear();
+    }
+
+    /// Warps of the cluster.
+    pub(super) fn warps(&self) -> usize {
+        self.warps
+    }
+
+    /// What happens from now on comes after what has.
+    pub(super) fn advance(&mut self) {
+        self.tick += 1;
     }
 
     /// The present tick.

@@ -103,7 +103,18 @@ fn selected(select: u32) -> Four {
     Four::new(SELECTED[select as usize & 15])
 }
 
+/// A write: warp of the cluster, lane and tick.
+pub type Write = (usize, usize, u32);
+
 impl Quad {
+    /// The last write to cell `k`, where one is known.
+    pub fn last_write(&self, k: usize) -> Option<Write> {
+        let writer = self.notes[k] & WRITER;
+        let lane = writer & ((1 << WRITER_LANE_BITS) - 1);
+        let warp = writer >> WRITER_LANE_BITS;
+        (self.write_tick[k] != 0).then_some((warp as usize, lane as usize, self.write_tick[k]))
+    }
+
     /// Flags of cell `k`.
     #[inline(always)]
     pub fn flags(&self, k: usize) -> u32 {

@@ -1,7 +1,7 @@
 //! What is known of the accesses to a block's shared memory: a cell for each word, and for each byte of the words of
 //! which threads access parts.
 
-use super::quad::{FAR, Quad};
+use super::quad::{FAR, Quad, SPLIT, Write};
 use crate::exec::shared::AlignedBytes;
 use std::collections::HashMap;
 
@@ -140,6 +140,21 @@ impl SharedRaces {
     pub fn parts(&mut self, word: usize) -> &mut Quad {
         let place = self.words.at(word / 4).parts(word % 4);
         &mut self.parts[place]
+    }
+
+    /// The last writes to a word, or to each of its bytes: the first byte, and warp of the cluster, lane and tick.
+    pub fn last_writes(&mut self, word: usize) -> impl Iterator<Item = (u32, Option<Write>)> {
+        let quad = *self.wanted().at(word / 4);
+        let k = word % 4;
+        let (cells, count) = if quad.flags(k) & SPLIT != 0 {
+            (*self.parts(word), 4)
+        } else {
+            (quad, 1)
+        };
+        (0..count).map(move |byte| {
+            let cell = if count == 1 { k } else { byte };
+            (byte as u32, cells.last_write(cell))
+        })
     }
 
     /// The word, which is split, is one cell again, of which nothing is known.

@@ -17,8 +17,11 @@ use crate::ptx::ast::{Instruction, Operand};
 /// # Errors
 /// A form that is not executed.
 pub fn store(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
-    if has(i, "async") || has(i, "bulk") {
-        return d.unsupported("asynchronous stores");
+    if has(i, "async") {
+        return crate::exec::ops::async_store::decode(d, i);
+    }
+    if has(i, "bulk") {
+        return d.unsupported("bulk stores");
     }
     let form = Form::read(d, i, 0)?;
     let (ty, n) = (form.ty, form.count);
