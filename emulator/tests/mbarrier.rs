@@ -466,10 +466,6 @@ fn a_bulk_copy_completes_its_bytes() {
 #[test]
 fn bulk_copies_of_other_kinds_are_refused() {
     refused(
-        "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32 [%d0], [%t0], %t1;",
-        "bulk reductions",
-    );
-    refused(
         ".shared .b64 t;\ncp.async.bulk.tensor.1d.shared::cluster.global.mbarrier::complete_tx::bytes [t], [%d0, {%t0}], [t];",
         "tensor maps",
     );

@@ -113,7 +113,8 @@ pub unsafe fn call(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     }
     let info = &program.functions[callee];
     let caller = &program.functions[program.info[w.pc as usize].function as usize];
-    let frame = w.frame + caller.frame_bytes;
+    let taken = bits(mask).map(|lane| w.stack[lane]).max().unwrap_or(0);
+    let frame = (w.frame + caller.frame_bytes).max(taken.next_multiple_of(16));
     if !w.local.reserve(u64::from(frame + info.frame_bytes)) {
         return w.fault(
             FaultKind::Illegal,
@@ -192,8 +193,10 @@ pub unsafe fn ret(w: &mut Warp, _: &Inst, mask: u32) -> Flow {
     }
     // The callee's frame is no more: what it wrote must not be read as if it were.
     for lane in bits(mask) {
+        let end = w.stack[lane].max(w.frame + info.frame_bytes);
         w.local
-            .mark(lane, w.frame as usize, info.frame_bytes as usize, false);
+            .mark(lane, w.frame as usize, (end - w.frame) as usize, false);
+        w.stack[lane] = w.stack[lane].min(w.frame);
     }
     if let Some(saved) = done.saved {
         let (first, end) = info.slots;

@@ -18,7 +18,7 @@ pub struct Effects {
 fn reads_first(opcode: &[String]) -> bool {
     match opcode[0].as_str() {
         "bar" | "barrier" => !opcode.iter().any(|m| m == "red"),
-        "brx" | "nanosleep" | "call" | "setmaxnreg" | "st" | "red" => true,
+        "brx" | "nanosleep" | "call" | "setmaxnreg" | "st" | "red" | "stackrestore" => true,
         _ => false,
     }
 }
@@ -43,6 +43,8 @@ fn acts(opcode: &str) -> bool {
             | "mbarrier"
             | "nanosleep"
             | "stmatrix"
+            | "alloca"
+            | "stackrestore"
     )
 }
 
@@ -50,6 +52,7 @@ fn registers(operand: &Operand, out: &mut Vec<usize>) {
     match operand {
         Operand::Reg(RegId(r))
         | Operand::NotReg(RegId(r))
+        | Operand::Part { reg: RegId(r), .. }
         | Operand::Address(AddressBase::Reg(RegId(r)), _) => out.push(*r as usize),
         Operand::Vector(list) | Operand::List(list) | Operand::Composite(list) => {
             list.iter().for_each(|o| registers(o, out))
@@ -69,7 +72,11 @@ pub fn effects(inst: &Instruction) -> Effects {
     if let Some((first, rest)) = inst.operands.split_first()
         && matches!(
             first,
-            Operand::Reg(_) | Operand::Vector(_) | Operand::Pair(..) | Operand::Sink
+            Operand::Reg(_)
+                | Operand::Part { .. }
+                | Operand::Vector(_)
+                | Operand::Pair(..)
+                | Operand::Sink
         )
         && !reads_first(&inst.opcode)
     {

@@ -1,6 +1,6 @@
 //! Instructions as text, for reports.
 
-use crate::ptx::ast::{AddressBase, Body, Instruction, Operand};
+use crate::ptx::ast::{AddressBase, Body, Instruction, Operand, Part};
 use std::fmt::Write;
 
 /// Stands for the return behind a function's last instruction, which PTX does not write.
@@ -55,6 +55,15 @@ fn write_operand(out: &mut String, operand: &Operand, body: &Body) {
             Ok(())
         }
         Operand::Sink => write!(out, "_"),
+        Operand::Part { reg, negated, part } => {
+            let minus = if *negated { "-" } else { "" };
+            let part = match part {
+                None => String::new(),
+                Some(Part::Byte(k)) => format!(".b{k}"),
+                Some(Part::Half(k)) => format!(".h{k}"),
+            };
+            write!(out, "{minus}{}{part}", name(reg))
+        }
     };
 }
 

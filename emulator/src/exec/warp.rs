@@ -154,6 +154,8 @@ pub struct Warp {
     pub exited: u32,
     /// Frame of the running fragment in local memory.
     pub frame: u32,
+    /// Where what each thread took of its stack ends in local memory; 0 where it took nothing.
+    pub stack: [u32; 32],
     /// Calls of the running fragment.
     pub calls: Vec<Call>,
     /// The other fragments.
@@ -210,6 +212,7 @@ impl Warp {
             threads,
             exited: 0,
             frame: 0,
+            stack: [0; 32],
             calls: Vec::new(),
             others: Vec::new(),
             next_stop: u64::MAX,
@@ -241,6 +244,7 @@ impl Warp {
         self.threads = threads;
         self.exited = 0;
         self.frame = 0;
+        self.stack = [0; 32];
         self.calls.clear();
         self.others.clear();
         self.next_stop = u64::MAX;

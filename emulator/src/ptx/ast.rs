@@ -306,8 +306,36 @@ pub enum Operand {
     List(Vec<Operand>),
     /// `_`: a destination thrown away.
     Sink,
+    /// A register negated, or part of one (`-%r1.h0`), in video instructions.
+    Part {
+        /// The register.
+        reg: RegId,
+        /// Whether a minus stands before it.
+        negated: bool,
+        /// The part, where not all of it.
+        part: Option<Part>,
+    },
     /// `[tensorMap, {c0, c1}]` and other bracket contents with several parts.
     Composite(Vec<Operand>),
+}
+
+/// A part of a 32-bit register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// A byte, from the lowest on.
+    Byte(u32),
+    /// A half, the lower one first.
+    Half(u32),
+}
+
+impl Part {
+    /// Lowest bit, and bits.
+    pub fn bits(self) -> (u32, u32) {
+        match self {
+            Part::Byte(k) => (8 * k, 8),
+            Part::Half(k) => (16 * k, 16),
+        }
+    }
 }
 
 /// What an address operand starts from.

@@ -7,6 +7,7 @@ mod common;
 mod driver;
 mod forms;
 mod mutants;
+mod proxies;
 #[path = "../support/mod.rs"]
 mod support;
 

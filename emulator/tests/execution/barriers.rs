@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// A block of so many threads, in the order of a seed.
+fn seeded(seed: u64, threads: u32) -> Setup {
+    Setup {
+        seed: Some(seed),
+        ..block(threads)
+    }
+}
+
 #[test]
 fn shared_memory_across_a_barrier() {
     let text = kernel(
@@ -19,15 +27,7 @@ fn shared_memory_across_a_barrier() {
     ret;",
     );
     for seed in 0..20 {
-        let words = ok(
-            &text,
-            512,
-            &Setup {
-                seed: Some(seed),
-                ..block(128)
-            },
-        )
-        .words(0);
+        let words = ok(&text, 512, &seeded(seed, 128)).words(0);
         assert!(
             words
                 .iter()
@@ -38,14 +38,7 @@ fn shared_memory_across_a_barrier() {
     // The same without the barrier is a race, whatever the order, or a read of what nothing wrote.
     let broken = text.replace("    bar.sync 0;\n", "");
     for seed in 0..20 {
-        let found = fault(
-            &broken,
-            512,
-            &Setup {
-                seed: Some(seed),
-                ..block(128)
-            },
-        );
+        let found = fault(&broken, 512, &seeded(seed, 128));
         assert!(
             matches!(
                 found.kind,
@@ -128,15 +121,7 @@ DONE:
     ret;",
     );
     for seed in 0..10 {
-        let words = ok(
-            &text,
-            128,
-            &Setup {
-                seed: Some(seed),
-                ..block(64)
-            },
-        )
-        .words(0);
+        let words = ok(&text, 128, &seeded(seed, 64)).words(0);
         assert!(words.iter().enumerate().all(|(t, &w)| w as usize == t));
     }
 }

@@ -61,32 +61,21 @@ fn logic_and_shifts() {
                 }
             },
         );
-        check(
-            &format!("shr.u{width} %d, %a, %b;"),
-            reg(width),
-            &ins,
-            &list,
-            |v| {
-                if v[1] >= u64::from(width) {
-                    0
-                } else {
-                    v[0] >> v[1]
-                }
-            },
-        );
-        check(
-            &format!("shr.b{width} %d, %a, %b;"),
-            reg(width),
-            &ins,
-            &list,
-            |v| {
-                if v[1] >= u64::from(width) {
-                    0
-                } else {
-                    v[0] >> v[1]
-                }
-            },
-        );
+        for kind in ['u', 'b'] {
+            check(
+                &format!("shr.{kind}{width} %d, %a, %b;"),
+                reg(width),
+                &ins,
+                &list,
+                |v| {
+                    if v[1] >= u64::from(width) {
+                        0
+                    } else {
+                        v[0] >> v[1]
+                    }
+                },
+            );
+        }
         check(
             &format!("shr.s{width} %d, %a, %b;"),
             reg(width),

@@ -5,6 +5,7 @@ mod bits;
 #[path = "../lanes/mod.rs"]
 mod lanes;
 mod packed;
+mod video;
 
 use lanes::Reg::{D, H, P, W};
 use lanes::{Mix, check, product, refused, rows, table};

@@ -55,6 +55,19 @@ impl<'m> Decoder<'m> {
         first
     }
 
+    /// Where the module's constant variables lie: first bytes, and one past the last.
+    pub fn constant_ranges(&self) -> Vec<(u64, u64)> {
+        let constants = self
+            .module
+            .variables
+            .iter()
+            .filter(|v| v.space == Space::Const);
+        let placed = constants.filter_map(|v| self.globals.get(&v.name));
+        placed
+            .map(|g| (g.allocation.address, g.allocation.address + g.size))
+            .collect()
+    }
+
     /// Slot of a constant of the width (in bytes) of the lanes that will read it.
     pub fn constant(&mut self, bits: u64, width: u32) -> u32 {
         let wide = width > 4;

@@ -1,14 +1,17 @@
 //! `atom` and `red`.
 
-use super::memory::{decode_space, elements, encode_space, lane_addresses, space_of, vector_len};
+use super::memory::{
+    compare_and_swap_whole, decode_space, elements, encode_space, exchange_whole, lane_addresses,
+    space_of, vector_len,
+};
 use super::reduction::{self, Cell, Use};
-use super::{has, only, operands, type_of};
-use crate::exec::access::{Access, Kind, bits};
+use super::{has, only, operands};
+use crate::exec::access::{Access, Kind, bits, window};
 use crate::exec::decode::Decoder;
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
-use crate::ptx::ast::{Instruction, Operand, Type};
+use crate::ptx::ast::{Instruction, Operand, Space, Type};
 
 const MODIFIERS: &[&str] = &[
     "global",
@@ -44,7 +47,7 @@ const MODIFIERS: &[&str] = &[
 const ACQUIRE: u32 = super::memory::ACQUIRE;
 const RELEASE: u32 = super::memory::RELEASE;
 /// `red`: no result.
-const SILENT: u32 = super::memory::STRONG;
+pub const SILENT: u32 = super::memory::STRONG;
 
 /// Decodes an instruction of this family, if it is one.
 ///
@@ -58,7 +61,11 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         _ => return Ok(None),
     };
     only(d, i, MODIFIERS)?;
-    let ty = type_of(d, i)?;
+    // Of vectors the type may stand before the operation.
+    let named = i.opcode.iter().rev().find_map(|m| Type::from_suffix(m));
+    let Some(ty) = named else {
+        return d.unsupported("no type");
+    };
     let op = match i.opcode[1..]
         .iter()
         .find(|m| OPERATIONS.contains(&m.as_str()))
@@ -96,7 +103,11 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         slots.push(d.src(source, ty)?);
     }
     let c = if op == "cas" { d.src(&rest[2], ty)? } else { 0 };
-    let Some(run) = handler(op, ty, n) else {
+    let run = match (op, ty) {
+        ("add", Type::F32) => add_f32(n, decode_space(code)),
+        _ => handler(op, ty, n),
+    };
+    let Some(run) = run else {
         return d.unsupported(format!("operation .{op} on .{ty:?}"));
     };
     let mut aux = code | if result { 0 } else { SILENT };
@@ -214,6 +225,45 @@ fn handler(op: &str, ty: Type, n: usize) -> Option<Handler> {
         ("cas", B16 | U16) if n == 1 => Some(compare_and_swap::<u16>),
         ("cas", B32 | U32 | S32) if n == 1 => Some(compare_and_swap::<u32>),
         ("cas", B64 | U64 | S64) if n == 1 => Some(compare_and_swap::<u64>),
+        ("cas", B128) if n == 1 => Some(compare_and_swap_whole),
+        ("exch", B128) if n == 1 => Some(exchange_whole),
         _ => reduction::choose(op, ty, Atomically(n)),
     }
+}
+
+/// Sums of 32-bit floats, which global memory makes otherwise than shared memory.
+fn add_f32(n: usize, space: Option<Space>) -> Option<Handler> {
+    match (space, n) {
+        (Some(Space::Global), _) => Atomically(n).float(reduction::f32_add_flushing),
+        (None, 1) => Some(add_f32_anywhere),
+        // Vectors are added in global memory alone.
+        (None, _) => Atomically(n).float(reduction::f32_add_flushing),
+        _ => Atomically(n).float(reduction::f32_add),
+    }
+}
+
+/// The handler of an operation on single cells.
+fn single<C: Cell, F: Fn(C, C) -> C + Copy>(_f: F) -> Handler {
+    run::<C, 1, F>
+}
+
+unsafe fn add_f32_anywhere(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    // SAFETY: operands are slots of the warp's file.
+    let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
+    let shared = bits(mask)
+        .filter(|&l| window(addresses[l]) == Space::Shared)
+        .fold(0u32, |m, l| m | 1 << l);
+    for (lanes, run) in [
+        (shared, single(reduction::f32_add)),
+        (mask & !shared, single(reduction::f32_add_flushing)),
+    ] {
+        if lanes != 0 {
+            // SAFETY: the same instruction for fewer lanes.
+            match unsafe { run(w, i, lanes) } {
+                Flow::Next => {}
+                flow => return flow,
+            }
+        }
+    }
+    Flow::Next
 }

@@ -1,5 +1,6 @@
 //! Clusters: addresses in other blocks' shared memory, and the cluster's barrier.
 
+use super::memory::AddressLane;
 use super::{has, only, operands, type_of};
 use crate::check::Check;
 use crate::exec::access::{bits, window};
@@ -65,31 +66,7 @@ fn map(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     })
 }
 
-/// An address of either width.
-trait Address: Lane + Copy {
-    fn wide(self) -> u64;
-    fn narrow(value: u64) -> Self;
-}
-
-impl Address for u32 {
-    fn wide(self) -> u64 {
-        self.into()
-    }
-    fn narrow(value: u64) -> u32 {
-        value as u32
-    }
-}
-
-impl Address for u64 {
-    fn wide(self) -> u64 {
-        self
-    }
-    fn narrow(value: u64) -> u64 {
-        value
-    }
-}
-
-unsafe fn map_lanes<A: Address>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+unsafe fn map_lanes<A: AddressLane>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are slots of the warp's file, of these widths.
     let (addresses, ranks) = unsafe { (A::load(w.slot(i.a)), u32::load(w.slot(i.b))) };
     let size = w.cluster_size();
@@ -135,7 +112,7 @@ fn rank(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     })
 }
 
-unsafe fn rank_lanes<A: Address>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+unsafe fn rank_lanes<A: AddressLane>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     let own = w.rank();
     // SAFETY: operands are slots of the warp's file, of these widths.
     unsafe {

@@ -4,9 +4,12 @@ mod element;
 mod load;
 mod moves;
 mod space;
+mod stack;
 mod store;
+mod whole;
 
-pub use space::{decode_space, encode_space, lane_addresses, space_code, space_of};
+pub use space::{AddressLane, decode_space, encode_space, lane_addresses, space_code, space_of};
+pub use whole::{compare_and_swap_whole, exchange_whole};
 
 use super::{has, only, operands, type_of};
 use crate::exec::decode::{Address, Decoder};
@@ -40,7 +43,9 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
                 ..d.inst(alu1(|x: u64| x))
             }
         }
-        "alloca" | "stacksave" | "stackrestore" => return d.unsupported("dynamic stack"),
+        "alloca" => stack::allocate(d, i)?,
+        "stacksave" => stack::save(d, i)?,
+        "stackrestore" => stack::restore(d, i)?,
         _ => return Ok(None),
     };
     Ok(Some(inst))

@@ -128,7 +128,13 @@ pub fn choose<U: Use>(op: &str, ty: Type, user: U) -> Option<U::Out> {
     }
 }
 
-fn f32_add(a: u32, b: u32) -> u32 {
+/// The sum as global memory makes it: subnormal numbers, and a subnormal sum, are zero.
+pub fn f32_add_flushing(a: u32, b: u32) -> u32 {
+    flushed(f32_add(flushed(a), flushed(b)))
+}
+
+/// The sum as shared memory makes it.
+pub fn f32_add(a: u32, b: u32) -> u32 {
     // NaN results are canonical.
     let sum = f32::from_bits(a) + f32::from_bits(b);
     if sum.is_nan() {
@@ -268,7 +274,7 @@ const FORMS: &[(&str, Type, u32)] = &[
 static REDUCTIONS: LazyLock<Vec<Option<Reduction>>> = LazyLock::new(|| {
     let make = |&(op, ty, _): &(&str, Type, u32)| match (op, ty) {
         // In global memory the addition of 32-bit floats takes subnormal numbers, and gives them, as zero.
-        ("add", Type::F32) => Elementwise.float(|a, b| flushed(f32_add(flushed(a), flushed(b)))),
+        ("add", Type::F32) => Elementwise.float(f32_add_flushing),
         _ => choose(op, ty, Elementwise),
     };
     FORMS.iter().map(make).collect()

@@ -1,5 +1,7 @@
 //! SIMD video instructions on two or four parts of a register: `vadd2`, `vabsdiff4`, `vset4` and their like,
-//! in the forms without selectors and masks, which are those that nvcc emits.
+//! in the forms without selectors and masks, which are those that nvcc emits. The scalar ones have a file of their own.
+
+mod scalar;
 
 use super::{has, operands};
 use crate::exec::decode::Decoder;
@@ -52,7 +54,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
         .map(|n| (n, true))
         .or(i.opcode[0].strip_suffix('2').map(|n| (n, false)))
     else {
-        return Ok(None);
+        return scalar::decode(d, i);
     };
     let set = name == "vset";
     let op = match (name, i.opcode.get(3).map_or("", String::as_str)) {
@@ -110,14 +112,28 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
 }
 
 unsafe fn execute(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
-    // SAFETY: operands are 32-bit slots of the warp's file.
+    // SAFETY: the handler's own contract.
+    unsafe { apply(w, i, mask, parts) }
+}
+
+/// What `operate` makes of the lanes' three sources and the instruction's form.
+///
+/// # Safety
+/// As for every handler: operands are 32-bit slots of the warp's file.
+unsafe fn apply(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+    operate: impl Fn(u32, u32, u32, u32) -> u32,
+) -> Flow {
+    // SAFETY: the caller's promise.
     unsafe {
         let (a, b, c) = (
             u32::load(w.slot(i.a)),
             u32::load(w.slot(i.b)),
             u32::load(w.slot(i.c)),
         );
-        let out: [u32; 32] = each(|l| parts(a[l], b[l], c[l], i.aux));
+        let out: [u32; 32] = each(|l| operate(a[l], b[l], c[l], i.aux));
         u32::store(w.slot(i.d), out, mask);
     }
     Flow::Next

@@ -1,6 +1,6 @@
 //! Operands of instructions.
 
-use super::super::ast::{AddressBase, Operand, RegId};
+use super::super::ast::{AddressBase, Operand, Part, RegId};
 use super::super::error::{ParseError, ParseErrorKind};
 use super::super::lexer::{Kind, Token};
 use super::expr::Value;
@@ -80,6 +80,19 @@ fn component(text: &str) -> Option<u32> {
     })
 }
 
+/// The part of a register that `.b0` and the like select.
+fn part_of(text: &str) -> Option<Part> {
+    Some(match text {
+        ".b0" => Part::Byte(0),
+        ".b1" => Part::Byte(1),
+        ".b2" => Part::Byte(2),
+        ".b3" => Part::Byte(3),
+        ".h0" => Part::Half(0),
+        ".h1" => Part::Half(1),
+        _ => return None,
+    })
+}
+
 /// What an operand expects, in messages.
 const OPERAND: &str = "an operand";
 
@@ -125,6 +138,7 @@ impl<'a> Parser<'a> {
             }
             Kind::Punct("[") => self.bracket(),
             Kind::Punct("!") => self.negated(context),
+            Kind::Punct("-") => self.minus(context),
             _ => self.constant(context),
         }
     }
@@ -163,7 +177,7 @@ impl<'a> Parser<'a> {
         match self.scopes.lookup(self.token.text) {
             Some(Name::Reg(reg)) => {
                 self.bump()?;
-                Ok(Operand::Reg(reg))
+                self.register(reg, false)
             }
             Some(Name::RegVector(first, width)) => {
                 self.bump()?;
@@ -173,6 +187,33 @@ impl<'a> Parser<'a> {
             None if self.token.text.starts_with('%') => self.special(),
             None => self.constant(context),
         }
+    }
+
+    /// A register, already read, or the part of it that is selected.
+    fn register(&mut self, reg: RegId, negated: bool) -> Result<Operand, ParseError> {
+        let dotted = self.token.kind == Kind::Dotted;
+        let part = part_of(self.token.text).filter(|_| dotted);
+        if part.is_some() {
+            self.bump()?;
+        }
+        if part.is_none() && !negated {
+            return Ok(Operand::Reg(reg));
+        }
+        Ok(Operand::Part { reg, negated, part })
+    }
+
+    /// `-%r1`, or a constant expression that starts with a minus.
+    fn minus(&mut self, context: Context) -> Result<Operand, ParseError> {
+        let mark = (self.lexer.clone(), self.token);
+        self.bump()?;
+        if self.token.kind == Kind::Word
+            && let Some(Name::Reg(reg)) = self.scopes.lookup(self.token.text)
+        {
+            self.bump()?;
+            return self.register(reg, true);
+        }
+        (self.lexer, self.token) = mark;
+        self.constant(context)
     }
 
     /// A register vector: one component of it, or all.

@@ -2,8 +2,8 @@
 
 use super::element::Element;
 use super::space::{decode_space, lane_addresses};
-use super::{ACQUIRE, Form, PARTLY, STRONG, elements};
-use crate::exec::access::{Access, Kind, Reach, bits, for_lanes};
+use super::{ACQUIRE, Form, PARTLY, STRONG, elements, whole};
+use crate::exec::access::{Access, Kind, Reach, for_lanes};
 use crate::exec::decode::Decoder;
 use crate::exec::lanes::{Lane, wide};
 use crate::exec::module::LoadError;
@@ -56,7 +56,7 @@ pub fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     let extra = d.extras(slots);
     let partly = if i.used_bytes.is_some() { PARTLY } else { 0 };
     let [anywhere, named] = match (ty, target_wide) {
-        (Type::B128, _) => return load_128(d, i, &form),
+        (Type::B128, _) => return whole::load(d, i, &form),
         (Type::S8, false) => load_handlers::<i8, 1, false>(n),
         (Type::S8, true) => load_handlers::<i8, 1, true>(n),
         (Type::S16, false) => load_handlers::<i16, 2, false>(n),
@@ -213,7 +213,7 @@ unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: boo
 
 /// Some of what was loaded nothing had written: from here on its way through the registers is watched.
 #[cold]
-fn doubt<const SIZE: usize, const N: usize>(w: &mut Warp, i: &Inst) -> Flow {
+pub(super) fn doubt<const SIZE: usize, const N: usize>(w: &mut Warp, i: &Inst) -> Flow {
     let slots: [u32; N] = std::array::from_fn(|k| if N == 1 { i.d } else { w.extra(i, k) });
     let size = SIZE as u32;
     let targets = (0..N).map(|k| (slots[k], k as u32 * size, size));
@@ -292,48 +292,6 @@ unsafe fn do_load_param<E: Element, const SIZE: usize, const N: usize, const WID
                 u32::store(slot, [value.to32(); 32], mask);
             }
         }
-    }
-    Flow::Next
-}
-
-fn load_128(d: &mut Decoder, i: &Instruction, form: &Form) -> Result<Inst, LoadError> {
-    if form.count != 1 {
-        return d.unsupported("vectors of .b128");
-    }
-    let slot = d.dst(&i.operands[0], Type::B128)?;
-    Ok(Inst {
-        d: slot,
-        a: form.address.slot,
-        imm: form.address.offset,
-        aux: form.aux,
-        ..d.inst(do_load_128)
-    })
-}
-
-unsafe fn do_load_128(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
-    // SAFETY: operands are slots of the warp's file.
-    let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
-    let access = Access {
-        space: decode_space(i.aux),
-        size: 16,
-        align: 16,
-        kind: Kind::Load,
-    };
-    let from = match w.reach(mask, &addresses, access) {
-        Ok(reach) => w.places(reach, &addresses),
-        Err(flow) => return flow,
-    };
-    for lane in bits(mask) {
-        // SAFETY: the places were checked; the destination is four slots, 16 bytes a lane.
-        unsafe {
-            w.slot(i.d)
-                .cast::<[u64; 2]>()
-                .add(lane)
-                .write(from[lane].cast::<[u64; 2]>().read_unaligned())
-        };
-    }
-    if w.doubts.has_found() {
-        return doubt::<16, 1>(w, i);
     }
     Flow::Next
 }

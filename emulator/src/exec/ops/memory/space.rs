@@ -6,7 +6,7 @@ use crate::exec::decode::{Address, Decoder};
 use crate::exec::lanes::{Lane, alu1, each};
 use crate::exec::module::LoadError;
 use crate::exec::ops::{has, operands, type_of};
-use crate::exec::program::{Handler, Inst};
+use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 use crate::ptx::ast::{Instruction, Operand, Space, Type};
@@ -114,6 +114,32 @@ pub unsafe fn lane_addresses(w: &Warp, slot: u32, offset: i64, code: u32) -> [u6
     }
 }
 
+/// An address of either width.
+pub trait AddressLane: Lane + Copy {
+    /// As 64 bits.
+    fn wide(self) -> u64;
+    /// The lowest bits of `value`.
+    fn narrow(value: u64) -> Self;
+}
+
+impl AddressLane for u32 {
+    fn wide(self) -> u64 {
+        self.into()
+    }
+    fn narrow(value: u64) -> u32 {
+        value as u32
+    }
+}
+
+impl AddressLane for u64 {
+    fn wide(self) -> u64 {
+        self
+    }
+    fn narrow(value: u64) -> u64 {
+        value
+    }
+}
+
 /// `cvta`.
 ///
 /// # Errors
@@ -173,13 +199,45 @@ pub(super) fn is_space(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadErr
         Some(Space::Cluster) => alu1(|x: u64| window(x) == Space::Shared),
         Some(Space::Local) => alu1(|x: u64| window(x) == Space::Local),
         Some(Space::Param) => alu1(|x: u64| window(x) == Space::Param),
-        Some(Space::Global) => alu1(|x: u64| window(x) == Space::Global),
-        // Constant variables lie in the same range as global ones here, so neither can be told by address.
-        _ => return d.unsupported("constant space"),
+        Some(Space::Const | Space::Global) => {
+            // Constant variables lie among the global ones: they are told apart one by one.
+            let ranges = d.constant_ranges();
+            let halves = |x: u64| [x as u32, (x >> 32) as u32];
+            let list = ranges
+                .iter()
+                .flat_map(|&(first, end)| [halves(first), halves(end)]);
+            let list: Vec<u32> = list.flatten().collect();
+            let extra = d.extras(list);
+            return Ok(Inst {
+                d: slot,
+                a,
+                extra,
+                imm: ranges.len() as i64,
+                aux: u32::from(space_of(i) == Some(Space::Const)),
+                ..d.inst(in_constants)
+            });
+        }
+        _ => return d.unsupported("space"),
     };
     Ok(Inst {
         d: slot,
         a,
         ..d.inst(run)
     })
+}
+
+/// `isspacep.const` and `.global`: whether addresses are in one of the constant variables, or else in global memory.
+unsafe fn in_constants(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    let whole = |at: usize| u64::from(w.extra(i, at)) | u64::from(w.extra(i, at + 1)) << 32;
+    let wanted = i.aux != 0;
+    let is = |x: u64| {
+        let constant = (0..i.imm as usize).any(|k| (whole(4 * k)..whole(4 * k + 2)).contains(&x));
+        window(x) == Space::Global && constant == wanted
+    };
+    // SAFETY: operands are a 64-bit slot and a predicate slot of the warp's file.
+    unsafe {
+        let found = u64::load(w.slot(i.a)).map(is);
+        bool::store(w.slot(i.d), found, mask);
+    }
+    Flow::Next
 }

@@ -2,8 +2,8 @@
 
 use super::element::Element;
 use super::space::{decode_space, lane_addresses};
-use super::{Form, RELEASE, STRONG, elements};
-use crate::exec::access::{Access, Kind, Reach, bits, for_lanes};
+use super::{Form, RELEASE, STRONG, elements, whole};
+use crate::exec::access::{Access, Kind, Reach, for_lanes};
 use crate::exec::decode::Decoder;
 use crate::exec::lanes::wide;
 use crate::exec::module::LoadError;
@@ -63,7 +63,7 @@ pub fn store(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         (2, true) => store_handler::<u16, 2, true>(n),
         (4, true) => store_handler::<u32, 4, true>(n),
         (8, _) => store_handler::<u64, 8, true>(n),
-        _ if n == 1 => do_store_128,
+        _ if n == 1 => whole::store,
         _ => return d.unsupported("vectors of .b128"),
     };
     Ok(Inst {
@@ -180,28 +180,4 @@ unsafe fn get<E: Element, const WIDE: bool>(slot: *const u8, lane: usize) -> E {
             E::from32(*slot.cast::<u32>().add(lane))
         }
     }
-}
-
-unsafe fn do_store_128(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
-    // SAFETY: operands are slots of the warp's file.
-    let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
-    let access = Access {
-        space: decode_space(i.aux),
-        size: 16,
-        align: 16,
-        kind: Kind::Store,
-    };
-    let to = match w.reach(mask, &addresses, access) {
-        Ok(reach) => w.places(reach, &addresses),
-        Err(flow) => return flow,
-    };
-    for lane in bits(mask) {
-        // SAFETY: the pointers were checked; the source is four slots, 16 bytes a lane.
-        unsafe {
-            to[lane]
-                .cast::<[u64; 2]>()
-                .write_unaligned(w.slot(i.d).cast::<[u64; 2]>().add(lane).read())
-        };
-    }
-    Flow::Next
 }
