@@ -86,6 +86,8 @@ pub struct Setup {
     pub budget: Option<u64>,
     /// Host threads; 0 for all cores.
     pub threads: usize,
+    /// Whether memory counters are kept; instruction counts always are.
+    pub counters: bool,
 }
 
 impl Default for Setup {
@@ -101,6 +103,7 @@ impl Default for Setup {
             seed: None,
             budget: Some(1 << 32),
             threads: 0,
+            counters: true,
         }
     }
 }
@@ -239,7 +242,7 @@ pub fn run(text: &str, name: &str, args: &[Arg], setup: &Setup) -> Result<Finish
         seed: setup.seed,
         budget: setup.budget,
         threads: setup.threads,
-        counters: true,
+        counters: setup.counters,
     };
     let outcome = launch(&kernel, &config, &params, &environment);
     if let Some(fault) = outcome.fault {

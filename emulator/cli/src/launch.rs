@@ -101,6 +101,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         seed: options.seed,
         budget: Some(options.budget),
         threads: options.threads,
+        counters: true,
     };
     options.fits()?;
     match run_kernel(&text, &options.kernel, &args, &setup) {

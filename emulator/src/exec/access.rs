@@ -3,7 +3,11 @@
 
 mod global;
 mod local;
+mod quick;
 mod shared;
+mod survey;
+
+pub use quick::{Lanes, Offset, Operand};
 
 use super::cluster;
 use super::lanes::{each, wide};
@@ -26,6 +30,8 @@ const RECENT: usize = 4;
 struct Recent {
     base: u64,
     size: u64,
+    /// Its first byte.
+    host: *mut u8,
     /// The launch keeps it alive.
     allocation: *const Allocation,
 }
@@ -35,6 +41,7 @@ impl Default for RecentAllocations {
         let none = Recent {
             base: 0,
             size: 0,
+            host: std::ptr::null_mut(),
             allocation: std::ptr::null(),
         };
         RecentAllocations([none; RECENT])
@@ -104,7 +111,7 @@ pub enum Reach {
 /// The lanes' addresses, with those of lanes that `mask` lacks replaced by another lane's: what holds for all of them
 /// holds for the lanes of the mask.
 #[inline(always)]
-fn filled(mask: u32, addresses: &[u64; 32]) -> [u64; 32] {
+fn filled<T: Copy>(mask: u32, addresses: &[T; 32]) -> [T; 32] {
     let first = addresses[mask.trailing_zeros() as usize & 31];
     each(|l| {
         if mask >> l & 1 != 0 {

@@ -5,7 +5,7 @@
 //! a copy belongs to the group that its thread commits next, and threads of a warp may commit and wait
 //! at different times.
 
-use super::access::{Access, Kind, Pointers, Reach, bits, for_lanes};
+use super::access::{Access, Kind, Lanes, Operand, Pointers, Reach, bits, for_lanes};
 use super::block::Block;
 use super::lanes::each;
 use super::program::Flow;
@@ -24,26 +24,79 @@ pub struct Batch {
     size: u32,
     /// Bytes read, where some lanes read fewer; zeros fill the rest.
     taken: Option<[u8; 32]>,
-    /// For each lane, how many groups it had committed before this copy.
-    group: [u32; 32],
+    /// Groups that had been committed before it.
+    group: Groups,
     /// Its number among the warp's copy instructions.
     serial: u64,
     /// Destinations: bytes from the start of shared memory.
     to: [u32; 32],
     /// Sources. The launch keeps their allocations alive.
-    from: Pointers,
+    from: Sources,
+}
+
+/// Where the copies of a batch read.
+#[derive(Debug)]
+enum Sources {
+    /// Lane after lane, from here on.
+    Run(*const u8),
+    /// Each lane by itself.
+    Each(Pointers),
+}
+
+/// How many groups lanes have committed.
+#[derive(Debug, Clone, Copy)]
+enum Groups {
+    /// All lanes as many.
+    Same(u32),
+    /// Each lane by itself.
+    Each([u32; 32]),
+}
+
+impl Groups {
+    #[inline(always)]
+    fn of(&self, lane: usize) -> u32 {
+        match self {
+            Groups::Same(count) => *count,
+            Groups::Each(counts) => counts[lane],
+        }
+    }
+
+    /// One more for the lanes of `mask`.
+    #[inline(always)]
+    fn add(&mut self, mask: u32) {
+        match self {
+            Groups::Same(count) if mask == u32::MAX => *count = count.wrapping_add(1),
+            _ => *self = Groups::Each(each(|l| self.of(l).wrapping_add(mask >> l & 1))),
+        }
+    }
+
+    /// The lanes that have committed more than `count` since they had committed `before`.
+    #[inline(always)]
+    fn past(&self, before: &Groups, count: u32) -> u32 {
+        if let (Groups::Same(now), Groups::Same(before)) = (self, before) {
+            return if now.wrapping_sub(*before) > count {
+                u32::MAX
+            } else {
+                0
+            };
+        }
+        let mut lanes = 0;
+        for lane in 0..32 {
+            lanes |= u32::from(self.of(lane).wrapping_sub(before.of(lane)) > count) << lane;
+        }
+        lanes
+    }
 }
 
 /// Copies that a warp's threads have issued.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CopyQueue {
     /// In order of issue. Boxed: a batch is large, and is written where it stays.
     flying: VecDeque<Box<Batch>>,
     /// Batches that are done, to be used again.
     #[allow(clippy::vec_box)] // they go back and forth as they are
     idle: Vec<Box<Batch>>,
-    /// For each lane, groups committed.
-    committed: [u32; 32],
+    committed: Groups,
     /// Copy instructions issued.
     issued: u64,
     /// Bytes being read from global memory.
@@ -52,11 +105,24 @@ pub struct CopyQueue {
     most_in_flight: u64,
 }
 
+impl Default for CopyQueue {
+    fn default() -> CopyQueue {
+        CopyQueue {
+            flying: VecDeque::new(),
+            idle: Vec::new(),
+            committed: Groups::Same(0),
+            issued: 0,
+            in_flight: 0,
+            most_in_flight: 0,
+        }
+    }
+}
+
 impl CopyQueue {
     /// Nothing is in flight.
     pub fn clear(&mut self) {
         self.idle.extend(self.flying.drain(..));
-        self.committed = [0; 32];
+        self.committed = Groups::Same(0);
         self.in_flight = 0;
         self.most_in_flight = 0;
     }
@@ -84,12 +150,33 @@ impl CopyQueue {
         self.issued
     }
 
+    /// The copies of `lanes` are under way.
+    #[inline(always)]
+    fn launch(
+        &mut self,
+        lanes: u32,
+        size: u32,
+        taken: Option<[u8; 32]>,
+        to: [u32; 32],
+        from: Sources,
+    ) {
+        let mut batch = self.idle.pop().unwrap_or_default();
+        batch.lanes = lanes;
+        batch.size = size;
+        batch.taken = taken;
+        batch.group = self.committed;
+        batch.serial = self.issued;
+        batch.to = to;
+        batch.from = from;
+        self.issued += 1;
+        self.depart(batch.bytes(lanes));
+        self.flying.push_back(batch);
+    }
+
     /// The lanes of `mask` put what they issued since their last commit into a group.
     #[inline(always)]
     pub fn commit(&mut self, mask: u32) {
-        for (lane, count) in self.committed.iter_mut().enumerate() {
-            *count = count.wrapping_add(mask >> lane & 1);
-        }
+        self.committed.add(mask);
     }
 }
 
@@ -99,26 +186,35 @@ impl Default for Batch {
             lanes: 0,
             size: 0,
             taken: None,
-            group: [0; 32],
+            group: Groups::Same(0),
             serial: 0,
             to: [0; 32],
-            from: [std::ptr::null_mut(); 32],
+            from: Sources::Run(std::ptr::null()),
         }
     }
 }
 
 impl Batch {
-    /// Copies what the sources of `lanes` hold, as much each as a `W`.
+    /// Copies what the sources of `lanes` hold, as much each as a `W`, which is the batch's size.
     ///
     /// # Safety
     /// Sources and destinations, behind `base`, are valid for that.
     #[inline(always)]
     unsafe fn move_whole<W: Copy>(&self, lanes: u32, base: *mut u8) {
-        for_lanes(lanes, |lane| {
-            let to = base.wrapping_add(self.to[lane] as usize).cast::<W>();
-            // SAFETY: the caller's promise.
-            unsafe { to.write_unaligned(self.from[lane].cast::<W>().read_unaligned()) };
-        });
+        let to = |lane: usize| base.wrapping_add(self.to[lane] as usize).cast::<W>();
+        // SAFETY: the caller's promise.
+        unsafe {
+            match &self.from {
+                Sources::Run(from) if lanes == u32::MAX => {
+                    for lane in 0..32 {
+                        to(lane).write_unaligned(from.cast::<W>().add(lane).read_unaligned());
+                    }
+                }
+                _ => for_lanes(lanes, |lane| {
+                    to(lane).write_unaligned(self.source(lane).cast::<W>().read_unaligned());
+                }),
+            }
+        }
     }
 
     /// Copies what is `taken` of each source, and puts zeros behind it.
@@ -132,10 +228,19 @@ impl Batch {
             // SAFETY: the caller's promise.
             unsafe {
                 if taken != 0 {
-                    std::ptr::copy_nonoverlapping(self.from[lane].cast_const(), to, taken);
+                    std::ptr::copy_nonoverlapping(self.source(lane), to, taken);
                 }
                 std::ptr::write_bytes(to.add(taken), 0, self.size as usize - taken);
             }
+        }
+    }
+
+    /// Where a lane's copy reads.
+    #[inline(always)]
+    fn source(&self, lane: usize) -> *const u8 {
+        match &self.from {
+            Sources::Run(from) => from.wrapping_add(lane * self.size as usize),
+            Sources::Each(from) => from[lane],
         }
     }
 
@@ -242,19 +347,49 @@ impl Warp {
             // SAFETY: the block is the warp's own, and no reference to it is alive.
             unsafe { self.shared_race(self.block, mask, &places, write)? };
         }
-        let queue = self.copies();
-        let mut batch = queue.idle.pop().unwrap_or_default();
-        batch.lanes = mask;
-        batch.size = size;
-        batch.taken = request.taken;
-        batch.group = queue.committed;
-        batch.serial = queue.issued;
-        batch.to = to;
-        batch.from = from;
-        queue.issued += 1;
-        queue.depart(batch.bytes(mask));
-        queue.flying.push_back(batch);
+        self.copies()
+            .launch(mask, size, request.taken, to, Sources::Each(from));
         Ok(())
+    }
+
+    /// [`Warp::issue_copies`] of whole pieces by the quick way; false, and nothing done, where that does not lead.
+    ///
+    /// # Safety
+    /// The operands are those of one of the warp's program's instructions; `mask` is not zero.
+    #[inline(always)]
+    pub unsafe fn issue_quickly(
+        &mut self,
+        mask: u32,
+        size: u32,
+        to: Operand,
+        from: Operand,
+    ) -> bool {
+        // SAFETY: the caller's promise; the registers are as they were throughout.
+        unsafe {
+            let (Some(from), Some(to)) = (
+                self.quick(mask, from, size, true),
+                self.quick(mask, to, size, false),
+            ) else {
+                return false;
+            };
+            let Lanes::Narrow(start, offsets) = to else {
+                return false;
+            };
+            let first = start
+                .addr()
+                .wrapping_sub(self.block().shared.as_ptr().addr()) as u32;
+            let offsets = *offsets;
+            let to = each(|lane| offsets[lane].wrapping_add(first));
+            let from = match from {
+                Lanes::Run(start) => {
+                    prefetch(start, 32 * size as usize);
+                    Sources::Run(start)
+                }
+                others => Sources::Each(others.pointers(size as usize)),
+            };
+            self.copies().launch(mask, size, None, to, from);
+        }
+        true
     }
 
     /// Marks destinations of 4, 8 or 16 bytes in a block's shared memory as what an asynchronous copy will write.
@@ -302,13 +437,8 @@ impl Warp {
                 return Ok(());
             };
             let here = batch.lanes & mask;
-            let mut due = 0u32;
-            for lane in 0..32 {
-                // Commits since the copy; the copy's own group is the first of them.
-                let since = queue.committed[lane].wrapping_sub(batch.group[lane]);
-                due |= u32::from(since > pending) << lane;
-            }
-            due &= here;
+            // Of the groups since the copy, its own is the first.
+            let due = here & queue.committed.past(&batch.group, pending);
             if due != 0 {
                 self.land(at, due)?;
                 at = self.retire(at, due);
@@ -407,6 +537,20 @@ impl Warp {
         }
         Ok(())
     }
+}
+
+/// Asks for `len` bytes from `start` on, which will be read some time after, as the device would.
+#[inline(always)]
+fn prefetch(start: *const u8, len: usize) {
+    const LINE: usize = 64;
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..len).step_by(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch touches nothing, wherever it points; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (start, len, LINE);
 }
 
 /// Gives the bytes at `to` of the lanes of `mask`, 4, 8 or 16 each, a state.

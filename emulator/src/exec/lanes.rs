@@ -138,6 +138,22 @@ pub fn wide() -> bool {
     false
 }
 
+/// Whether vector instructions of 256 bits are carried out as two of 128 here, as AMD's first Zen processors do.
+#[cfg(target_arch = "x86_64")]
+pub fn halved() -> bool {
+    use std::arch::x86_64::__cpuid;
+    static HALVED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *HALVED.get_or_init(|| {
+        let vendor = __cpuid(0);
+        let signature = __cpuid(1).eax;
+        // Family and model, each of a base and an extension.
+        let family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff);
+        let model = (signature >> 4 & 0xf) | (signature >> 12 & 0xf0);
+        let amd = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
+        amd.as_flattened() == b"AuthenticAMD" && family == 0x17 && model < 0x30
+    })
+}
+
 /// The [`Handler`] of an `#[inline(always)] unsafe fn` with a handler's signature, in the build that suits
 /// the processor. Generic arguments must be concrete: `pick_handler!(body::<4>)`.
 macro_rules! pick_handler {

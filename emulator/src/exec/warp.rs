@@ -195,17 +195,21 @@ pub struct Warp {
     pub cluster_passed: u32,
     /// Values from memory that nothing had written.
     pub doubts: super::doubt::Doubts,
+    /// Whether accesses to memory are counted, or checked for more than that they are inside and aligned.
+    pub watched: bool,
 }
 
 impl Warp {
     /// A warp at the start of its kernel.
-    pub fn new(
-        program: *const Program,
-        launch: *const LaunchState,
-        index: u32,
-        threads: u32,
-    ) -> Warp {
+    pub fn new(program: *const Program, launch: &LaunchState, index: u32, threads: u32) -> Warp {
+        const WATCHING: [Check; 4] = [
+            Check::UninitMemory,
+            Check::SharedRace,
+            Check::GlobalRace,
+            Check::AsyncCopy,
+        ];
         Warp {
+            watched: launch.counters || WATCHING.iter().any(|&c| launch.checks.has(c)),
             regs: std::ptr::null_mut(),
             pc: 0,
             active: threads,
@@ -322,17 +326,20 @@ impl Warp {
     #[inline(always)]
     unsafe fn run_on<const DOUBTING: bool>(&mut self, slice: u64) -> Stop {
         let insts = self.program().insts.as_ptr();
+        let counts = self.counts;
         let mut left = slice;
         let depth_key = |calls: usize| ((MAX_CALLS - calls) as u64) << 32;
         let mut key = depth_key(self.calls.len());
+        // The program counter, which handlers read and may set in `self`.
+        let mut pc = self.pc;
         loop {
             // SAFETY: the program counter stays inside the program: it ends in an exit that nothing jumps over.
-            let inst = unsafe { &*insts.add(self.pc as usize) };
+            let inst = unsafe { &*insts.add(pc as usize) };
             // SAFETY: the guard slot lies in the register file; counts are as long as the program.
             let mask = unsafe {
                 let guard = *self.regs.add(inst.guard as usize).cast::<u32>() ^ inst.guard_xor;
                 let mask = self.active & guard;
-                let count = &mut *self.counts.add(self.pc as usize);
+                let count = &mut *counts.add(pc as usize);
                 count.issued += 1;
                 count.lanes += u64::from(mask.count_ones());
                 mask
@@ -341,43 +348,45 @@ impl Warp {
             left -= 1;
             let inherited = if DOUBTING {
                 match self.weigh_doubts(inst, mask) {
-                    Ok(inherited) => Some((self.pc, inherited)),
+                    Ok(inherited) => inherited,
                     Err(trouble) => return Stop::Fault(trouble),
                 }
             } else {
-                None
+                (0, 0)
             };
+            let mut flow = Flow::Next;
             if mask != 0 {
                 // SAFETY: the handler's contract is this function's.
-                let flow = unsafe { (inst.run)(self, inst, mask) };
-                if let Some((pc, inherited)) = inherited
-                    && (flow == Flow::Next || matches!(self.stop, Stop::Yield))
-                {
+                flow = unsafe { (inst.run)(self, inst, mask) };
+                if DOUBTING && (flow == Flow::Next || matches!(self.stop, Stop::Yield)) {
                     self.spread_doubts(pc, mask, inherited);
                 }
-                match flow {
-                    Flow::Next => self.pc += 1,
-                    Flow::Jump => {
-                        if !self.others.is_empty() && !self.arrange() {
-                            return Stop::Blocked;
-                        }
-                        if self.active == 0 {
-                            return if self.others.is_empty() {
-                                Stop::Exited
-                            } else {
-                                Stop::Blocked
-                            };
-                        }
-                        key = depth_key(self.calls.len());
-                    }
-                    Flow::Stop => return std::mem::replace(&mut self.stop, Stop::Yield),
-                }
-            } else {
-                self.pc += 1;
             }
-            if key | u64::from(self.pc) >= self.next_stop {
+            match flow {
+                Flow::Next => {
+                    pc += 1;
+                    self.pc = pc;
+                }
+                Flow::Jump => {
+                    if !self.others.is_empty() && !self.arrange() {
+                        return Stop::Blocked;
+                    }
+                    if self.active == 0 {
+                        return if self.others.is_empty() {
+                            Stop::Exited
+                        } else {
+                            Stop::Blocked
+                        };
+                    }
+                    key = depth_key(self.calls.len());
+                    pc = self.pc;
+                }
+                Flow::Stop => return std::mem::replace(&mut self.stop, Stop::Yield),
+            }
+            if key | u64::from(pc) >= self.next_stop {
                 self.arrange();
                 key = depth_key(self.calls.len());
+                pc = self.pc;
             }
             if left == 0 {
                 return Stop::Yield;

@@ -2,7 +2,7 @@
 //! its results in `%o0`, `%o1`, ….
 #![allow(dead_code)] // not every test binary uses all of it
 
-use ptx_emulator::check::{Check, FaultKind};
+use ptx_emulator::check::{Check, Checks, FaultKind};
 use ptx_emulator::run::{Arg, Finished, RunError, Setup, run};
 
 /// A lane each.
@@ -58,12 +58,24 @@ pub fn try_lanes(
     )
 }
 
-/// The results of `body`.
+/// The results of `body`, which are the same where nothing is checked and counted.
 #[track_caller]
 pub fn lanes(body: &str, inputs: &[Lanes], outputs: usize) -> Vec<Lanes> {
-    match try_lanes(body, inputs, outputs, &Setup::default()) {
-        Ok(done) => done.words(1).as_chunks().0.to_vec(),
+    let under = |setup: &Setup| match try_lanes(body, inputs, outputs, setup) {
+        Ok(done) => done.words(1),
         Err(error) => panic!("{error}\n{body}"),
+    };
+    let checked = under(&Setup::default());
+    assert_eq!(checked, under(&unwatched()), "{body}");
+    checked.as_chunks().0.to_vec()
+}
+
+/// Nothing is checked, and nothing counted but instructions.
+pub fn unwatched() -> Setup {
+    Setup {
+        checks: Checks::NONE,
+        counters: false,
+        ..Setup::default()
     }
 }
 

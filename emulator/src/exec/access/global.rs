@@ -23,9 +23,8 @@ impl Warp {
             others = filled(mask, addresses);
             &others
         };
-        let holds = |r: &&Recent| lanes[0].wrapping_sub(r.base) < r.size;
-        let recent = match self.recent.0.iter().find(holds) {
-            Some(&recent) => recent,
+        let recent = match self.recent.holding(lanes[0]) {
+            Some(recent) => recent,
             None => self.find_allocation(lanes[0]),
         };
         let last = recent.size.wrapping_sub(u64::from(access.size));
@@ -43,7 +42,7 @@ impl Warp {
         if self.launch().counters && access.kind != Kind::Probe {
             self.count_global(mask, addresses, access);
         }
-        let start = allocation.host_ptr().wrapping_sub(recent.base as usize);
+        let start = recent.host.wrapping_sub(recent.base as usize);
         if aligned {
             return Ok(Reach::Behind(start));
         }
@@ -57,6 +56,7 @@ impl Warp {
         let found = self.launch().memory.find(address).map(|a| Recent {
             base: a.address,
             size: a.size,
+            host: a.host_ptr(),
             allocation: &**a,
         });
         if let Some(found) = found {

@@ -1,9 +1,9 @@
 //! Asynchronous copies: `cp.async` and its groups.
 
-use super::memory::{decode_space, encode_space, lane_addresses, space_code};
+use super::memory::{decode_space, encode_space, lane_addresses};
 use super::{has, only, operands};
 use crate::check::FaultKind;
-use crate::exec::access::bits;
+use crate::exec::access::{Operand as AddressOperand, bits};
 use crate::exec::async_copy::Request;
 use crate::exec::decode::Decoder;
 use crate::exec::lanes::{Lane, pick_handler, wide};
@@ -187,13 +187,15 @@ fn pick_issue<const SIZE: u32, const FORM: u32>() -> Handler {
 
 #[inline(always)]
 unsafe fn issue<const SIZE: u32, const FORM: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
-    let to_code = i.aux >> TO_SHIFT;
-    // SAFETY: operands are slots of the warp's file.
-    let (to, from) = unsafe {
-        (
-            lane_addresses(w, i.d, i64::from(i.c as i32), to_code),
-            lane_addresses(w, i.a, i.imm, i.aux & ((1 << TO_SHIFT) - 1)),
-        )
+    let to = AddressOperand {
+        slot: i.d,
+        offset: i64::from(i.c as i32),
+        code: i.aux >> TO_SHIFT,
+    };
+    let from = AddressOperand {
+        slot: i.a,
+        offset: i.imm,
+        code: i.aux & ((1 << TO_SHIFT) - 1),
     };
     let taken = match FORM {
         ALL => None,
@@ -218,13 +220,24 @@ unsafe fn issue<const SIZE: u32, const FORM: u32>(w: &mut Warp, i: &Inst, mask: 
             }))
         }
     };
+    let taken = taken.filter(|t| bits(mask).any(|l| u32::from(t[l]) != SIZE));
+    // SAFETY: operands are slots of the warp's file.
+    let (to_lanes, from_lanes) = unsafe {
+        if taken.is_none() && w.issue_quickly(mask, SIZE, to, from) {
+            return Flow::Next;
+        }
+        (
+            lane_addresses(w, to.slot, to.offset, to.code),
+            lane_addresses(w, from.slot, from.offset, from.code),
+        )
+    };
     let request = Request {
         size: SIZE,
-        taken: taken.filter(|t| bits(mask).any(|l| u32::from(t[l]) != SIZE)),
-        to: &to,
-        to_space: decode_space(to_code),
-        from: &from,
-        from_space: decode_space(i.aux & space_code::MASK),
+        taken,
+        to: &to_lanes,
+        to_space: decode_space(to.code),
+        from: &from_lanes,
+        from_space: decode_space(from.code),
     };
     match w.issue_copies(mask, &request) {
         Ok(()) => Flow::Next,

@@ -8,7 +8,7 @@
 use super::memory::{decode_space, elements, encode_space, lane_addresses, space_of};
 use super::tensor::whole_warp;
 use super::{has, only, operands};
-use crate::exec::access::{Access, Kind};
+use crate::exec::access::{Access, Kind, Lanes, Operand as AddressOperand};
 use crate::exec::decode::Decoder;
 use crate::exec::lanes::{each, pick_handler};
 use crate::exec::module::LoadError;
@@ -139,15 +139,34 @@ unsafe fn load_matrices<const N: usize, const TRANS: bool>(
     if let Some(flow) = whole_warp(w, mask) {
         return flow;
     }
-    // SAFETY: operands are slots of the warp's file.
-    let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
+    let given = mask & address_lanes(N);
+    // SAFETY: operands are slots of the warp's file. Destinations may be the address register: it is read before.
+    let addresses = unsafe {
+        let operand = AddressOperand {
+            slot: i.a,
+            offset: i.imm,
+            code: i.aux,
+        };
+        if given == address_lanes(N)
+            && let Some(Lanes::Narrow(start, offsets)) = w.quick(given, operand, ROW, false)
+        {
+            let offsets = *offsets;
+            for k in 0..N {
+                let row = |r: usize| start.wrapping_add(offsets[8 * k + r] as usize);
+                let matrix: Matrix = each(|r| row(r).cast::<[u16; 8]>().read_unaligned());
+                let matrix = if TRANS { transposed(matrix) } else { matrix };
+                w.slot(w.extra(i, k)).cast::<Matrix>().write(matrix);
+            }
+            return Flow::Next;
+        }
+        lane_addresses(w, i.a, i.imm, i.aux)
+    };
     let access = Access {
         space: decode_space(i.aux),
         size: ROW,
         align: ROW,
         kind: Kind::Read,
     };
-    let given = mask & address_lanes(N);
     let rows = match w.reach(given, &addresses, access) {
         Ok(reach) => w.places(reach, &addresses),
         Err(flow) => return flow,

@@ -132,6 +132,16 @@ pub const STRONG: u32 = 4 << space_code::NEXT;
 /// Not all bytes of the load are used.
 const PARTLY: u32 = 8 << space_code::NEXT;
 
+/// The address operand of a load or store, as [`Form`] has encoded it.
+#[inline(always)]
+fn operand(i: &Inst) -> crate::exec::access::Operand {
+    crate::exec::access::Operand {
+        slot: i.a,
+        offset: i.imm,
+        code: i.aux,
+    }
+}
+
 /// What loads and stores have in common.
 struct Form {
     ty: Type,

@@ -108,6 +108,10 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     build(d, i, &plan)
 }
 
+/// In [`Inst::aux`]: no register of D is one of A or B, or of C but for its own; so D may be written bit by bit while
+/// the others are read.
+const APART: u32 = 1;
+
 /// Puts the operand slots together: D, A, B, C in [`Inst::extra`].
 fn build(d: &mut Decoder, i: &Instruction, plan: &Plan) -> Result<Inst, LoadError> {
     operands(d, i, 4)?;
@@ -138,9 +142,17 @@ fn build(d: &mut Decoder, i: &Instruction, plan: &Plan) -> Result<Inst, LoadErro
     if has(i, "sp") {
         return d.unsupported("sparse matrices");
     }
+    let [targets, factors] = [plan.counts[0], plan.counts[1] + plan.counts[2]];
+    let (of_d, rest) = slots.split_at(targets);
+    let (of_factors, of_c) = rest.split_at(factors);
+    let meets = |k: usize, slot: u32| {
+        of_factors.contains(&slot) || of_c.iter().enumerate().any(|(n, &c)| n != k && c == slot)
+    };
+    let apart = !of_d.iter().enumerate().any(|(k, &slot)| meets(k, slot));
     let extra = d.extras(slots);
     Ok(Inst {
         extra,
+        aux: if apart { APART } else { 0 },
         ..d.inst(plan.run)
     })
 }

@@ -2,10 +2,10 @@
 
 use super::element::Element;
 use super::space::{decode_space, lane_addresses};
-use super::{ACQUIRE, Form, PARTLY, STRONG, elements, whole};
-use crate::exec::access::{Access, Kind, Reach, for_lanes};
+use super::{ACQUIRE, Form, PARTLY, STRONG, elements, operand, whole};
+use crate::exec::access::{Access, Kind, Lanes, Offset, Reach, for_lanes};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, wide};
+use crate::exec::lanes::{Lane, each, wide};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::{Stop, Warp};
@@ -157,13 +157,26 @@ unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: boo
     i: &Inst,
     mask: u32,
 ) -> Flow {
-    // SAFETY: operands are slots of the warp's file.
-    let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
     let size = (SIZE * N) as u32;
     let kind = if i.aux & (ACQUIRE | STRONG) != 0 {
         Kind::StrongLoad
     } else {
         Kind::Load
+    };
+    // SAFETY: operands are slots of the warp's file.
+    let (slots, addresses) = unsafe {
+        let slots: [*mut u8; N] = each(|k| target::<N>(w, i, k));
+        if kind == Kind::Load
+            && let Some(lanes) = w.quick(mask, operand(i), size, N == 1)
+        {
+            match lanes {
+                Lanes::Run(start) => fetch_run::<E, WIDE>(start, slots[0]),
+                Lanes::Narrow(start, at) => fetch::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
+                Lanes::Wide(start, at) => fetch::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
+            }
+            return Flow::Next;
+        }
+        (slots, lane_addresses(w, i.a, i.imm, i.aux))
     };
     let access = Access {
         space: decode_space(i.aux),
@@ -176,29 +189,19 @@ unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: boo
     } else {
         w.reach_partly(mask, &addresses, access, w.extra(i, N))
     };
-    let reach = match checked {
-        Ok(reach) => reach,
-        Err(flow) => return flow,
-    };
-    for k in 0..N {
-        // SAFETY: the places were checked for SIZE * N bytes, and for alignment where they lie behind one pointer;
-        // destinations are slots.
-        unsafe {
-            let slot = target::<N>(w, i, k);
-            match reach {
-                Reach::Behind(start) if mask == u32::MAX => {
-                    for lane in 0..32 {
-                        let from = start.wrapping_add(addresses[lane] as usize + k * SIZE);
-                        put::<E, WIDE>(slot, lane, E::read_aligned(from));
-                    }
-                }
-                Reach::Behind(start) => fill::<E, WIDE>(slot, mask, |lane| {
-                    E::read_aligned(start.wrapping_add(addresses[lane] as usize + k * SIZE))
-                }),
-                Reach::Apart => {
-                    fill::<E, WIDE>(slot, mask, |lane| E::read(w.apart[lane].add(k * SIZE)))
-                }
+    // SAFETY: the places were checked for SIZE * N bytes, and for alignment where they lie behind one pointer;
+    // destinations are slots.
+    unsafe {
+        match checked {
+            Ok(Reach::Behind(start)) => {
+                fetch::<E, _, SIZE, N, WIDE>(mask, start, &addresses, slots);
             }
+            Ok(Reach::Apart) => for_lanes(mask, |lane| {
+                for k in 0..N {
+                    put::<E, WIDE>(slots[k], lane, E::read(w.apart[lane].add(k * SIZE)));
+                }
+            }),
+            Err(flow) => return flow,
         }
     }
     if kind == Kind::StrongLoad {
@@ -233,23 +236,75 @@ unsafe fn target<const N: usize>(w: &Warp, i: &Inst, k: usize) -> *mut u8 {
     unsafe { w.slot(if N == 1 { i.d } else { w.extra(i, k) }) }
 }
 
-/// Puts `f(lane)` into the lanes of a register.
+/// Loads the lanes' `N` elements, aligned, each lane's behind `start` by what `offsets` says.
 ///
 /// # Safety
-/// The slot is one of lanes of 64 bits, or not, as `WIDE` says.
+/// They are there. The slots are of lanes of 64 bits, or not, as `WIDE` says; the offsets may be one of them.
 #[inline(always)]
-unsafe fn fill<E: Element, const WIDE: bool>(slot: *mut u8, mask: u32, f: impl Fn(usize) -> E) {
-    for_lanes(mask, |lane| {
-        let value = f(lane);
-        // SAFETY: the caller's promise.
-        unsafe { put::<E, WIDE>(slot, lane, value) };
-    });
+unsafe fn fetch<E: Element, O: Offset, const SIZE: usize, const N: usize, const WIDE: bool>(
+    mask: u32,
+    start: *const u8,
+    offsets: *const [O; 32],
+    slots: [*mut u8; N],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if mask == u32::MAX {
+            for lane in 0..32 {
+                fetch_lane::<E, O, SIZE, N, WIDE>(lane, start, offsets, slots);
+            }
+        } else {
+            let mut left = mask;
+            while left != 0 {
+                let lane = left.trailing_zeros() as usize;
+                fetch_lane::<E, O, SIZE, N, WIDE>(lane, start, offsets, slots);
+                left &= left - 1;
+            }
+        }
+    }
+}
+
+/// [`fetch`] for one lane.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn fetch_lane<E: Element, O: Offset, const SIZE: usize, const N: usize, const WIDE: bool>(
+    lane: usize,
+    start: *const u8,
+    offsets: *const [O; 32],
+    slots: [*mut u8; N],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let from = start.wrapping_add(offsets.cast::<O>().add(lane).read().bytes());
+        for k in 0..N {
+            put::<E, WIDE>(slots[k], lane, E::read_aligned(from.add(k * SIZE)));
+        }
+    }
+}
+
+/// Loads 32 elements that lie side by side.
+///
+/// # Safety
+/// As for [`fetch`].
+#[inline(always)]
+unsafe fn fetch_run<E: Element, const WIDE: bool>(start: *const u8, slot: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let values = start.cast::<[E; 32]>().read_unaligned();
+        if WIDE {
+            slot.cast::<[u64; 32]>().write(each(|l| values[l].to64()));
+        } else {
+            slot.cast::<[u32; 32]>().write(each(|l| values[l].to32()));
+        }
+    }
 }
 
 /// Puts an element into a lane of a register.
 ///
 /// # Safety
-/// As for [`fill`].
+/// The slot is one of lanes of 64 bits, or not, as `WIDE` says.
 #[inline(always)]
 unsafe fn put<E: Element, const WIDE: bool>(slot: *mut u8, lane: usize, value: E) {
     // SAFETY: the caller's promise.

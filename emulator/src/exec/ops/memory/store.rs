@@ -2,10 +2,10 @@
 
 use super::element::Element;
 use super::space::{decode_space, lane_addresses};
-use super::{Form, RELEASE, STRONG, elements, whole};
-use crate::exec::access::{Access, Kind, Reach, for_lanes};
+use super::{Form, RELEASE, STRONG, elements, operand, whole};
+use crate::exec::access::{Access, Kind, Lanes, Offset, Reach, for_lanes};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::wide;
+use crate::exec::lanes::{each, wide};
 use crate::exec::module::LoadError;
 use crate::exec::ops::has;
 use crate::exec::program::{Flow, Handler, Inst};
@@ -119,13 +119,29 @@ unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bo
     i: &Inst,
     mask: u32,
 ) -> Flow {
-    // SAFETY: operands are slots of the warp's file.
-    let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
     let size = (SIZE * N) as u32;
     let kind = if i.aux & (RELEASE | STRONG) != 0 {
         Kind::StrongStore
     } else {
         Kind::Store
+    };
+    // SAFETY: operands are slots of the warp's file.
+    let (slots, addresses) = unsafe {
+        let slots: [*const u8; N] = each(|k| {
+            w.slot(if N == 1 { i.d } else { w.extra(i, k) })
+                .cast_const()
+        });
+        if kind == Kind::Store
+            && let Some(lanes) = w.quick(mask, operand(i), size, N == 1)
+        {
+            match lanes {
+                Lanes::Run(start) => store_run::<E, WIDE>(start, slots[0]),
+                Lanes::Narrow(start, at) => put::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
+                Lanes::Wide(start, at) => put::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
+            }
+            return Flow::Next;
+        }
+        (slots, lane_addresses(w, i.a, i.imm, i.aux))
     };
     let access = Access {
         space: decode_space(i.aux),
@@ -141,29 +157,86 @@ unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bo
         // Published before the value is: whoever sees the value finds what it publishes.
         w.publish(mask, &addresses, access, i.aux & RELEASE != 0);
     }
-    for k in 0..N {
-        // SAFETY: the places were checked for SIZE * N bytes, and for alignment where they lie behind one pointer;
-        // sources are slots.
-        unsafe {
-            let slot = w.slot(if N == 1 { i.d } else { w.extra(i, k) });
-            match reach {
-                Reach::Behind(start) if mask == u32::MAX => {
-                    for lane in 0..32 {
-                        let to = start.wrapping_add(addresses[lane] as usize + k * SIZE);
-                        get::<E, WIDE>(slot, lane).write_aligned(to);
-                    }
+    // SAFETY: the places were checked for SIZE * N bytes, and for alignment where they lie behind one pointer; sources
+    // are slots.
+    unsafe {
+        match reach {
+            Reach::Behind(start) => put::<E, _, SIZE, N, WIDE>(mask, start, &addresses, slots),
+            Reach::Apart => for_lanes(mask, |lane| {
+                for k in 0..N {
+                    get::<E, WIDE>(slots[k], lane).write(w.apart[lane].add(k * SIZE));
                 }
-                Reach::Behind(start) => for_lanes(mask, |lane| {
-                    let to = start.wrapping_add(addresses[lane] as usize + k * SIZE);
-                    get::<E, WIDE>(slot, lane).write_aligned(to);
-                }),
-                Reach::Apart => for_lanes(mask, |lane| {
-                    get::<E, WIDE>(slot, lane).write(w.apart[lane].add(k * SIZE))
-                }),
-            }
+            }),
         }
     }
     Flow::Next
+}
+
+/// Stores the lanes' `N` elements, aligned, each lane's behind `start` by what `offsets` says.
+///
+/// # Safety
+/// There is room for them. The slots are of lanes of 64 bits, or not, as `WIDE` says.
+#[inline(always)]
+unsafe fn put<E: Element, O: Offset, const SIZE: usize, const N: usize, const WIDE: bool>(
+    mask: u32,
+    start: *mut u8,
+    offsets: *const [O; 32],
+    slots: [*const u8; N],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if mask == u32::MAX {
+            for lane in 0..32 {
+                put_lane::<E, O, SIZE, N, WIDE>(lane, start, offsets, slots);
+            }
+        } else {
+            let mut left = mask;
+            while left != 0 {
+                let lane = left.trailing_zeros() as usize;
+                put_lane::<E, O, SIZE, N, WIDE>(lane, start, offsets, slots);
+                left &= left - 1;
+            }
+        }
+    }
+}
+
+/// [`put`] for one lane.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn put_lane<E: Element, O: Offset, const SIZE: usize, const N: usize, const WIDE: bool>(
+    lane: usize,
+    start: *mut u8,
+    offsets: *const [O; 32],
+    slots: [*const u8; N],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let to = start.wrapping_add(offsets.cast::<O>().add(lane).read().bytes());
+        for k in 0..N {
+            get::<E, WIDE>(slots[k], lane).write_aligned(to.add(k * SIZE));
+        }
+    }
+}
+
+/// Stores 32 elements side by side.
+///
+/// # Safety
+/// As for [`put`].
+#[inline(always)]
+unsafe fn store_run<E: Element, const WIDE: bool>(start: *mut u8, slot: *const u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let values: [E; 32] = if WIDE {
+            let register = slot.cast::<[u64; 32]>().read();
+            each(|l| E::from64(register[l]))
+        } else {
+            let register = slot.cast::<[u32; 32]>().read();
+            each(|l| E::from32(register[l]))
+        };
+        start.cast::<[E; 32]>().write_unaligned(values);
+    }
 }
 
 /// The element in a lane of a register.

@@ -5,8 +5,10 @@
 //! columns 0 2 4 6 1 3 5 7 and nothing has to be shuffled; with `.f16` they lie in order.
 
 use super::super::tensor::whole_warp;
-use super::{Form, Plan, Scratch, slots_of, transpose_words};
+use super::{APART, Form, Plan, Scratch, slots_of, transpose_words};
 use crate::exec::lanes::each;
+#[cfg(target_arch = "x86_64")]
+use crate::exec::lanes::halved;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
 use crate::ptx::ast::Type;
@@ -213,6 +215,8 @@ impl Element for E5M2 {
 trait Accumulator {
     /// Registers of C, and of D.
     const COUNT: usize;
+    /// Whether a register's lanes `4 g` to `4 g + 3` are four sums of row `g`, as they are.
+    const SINGLE: bool;
     /// Which column of D is at each place of [`Columns`].
     const ORDER: [usize; 8];
     /// Rows `8 * half` to `8 * half + 7` of C, from its registers' slots.
@@ -233,6 +237,7 @@ type Rows = [Columns; 8];
 struct Single;
 impl Accumulator for Single {
     const COUNT: usize = 4;
+    const SINGLE: bool = true;
     const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 
     #[inline(always)]
@@ -272,6 +277,7 @@ fn canonical(x: f32) -> f32 {
 
 impl Accumulator for Half {
     const COUNT: usize = 2;
+    const SINGLE: bool = false;
     const ORDER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 
     #[inline(always)]
@@ -321,7 +327,8 @@ impl Accumulator for Half {
 /// elements of A.
 ///
 /// # Safety
-/// `slots` are the registers of D, A, B, C; `WIDE` as for [`Element::unpack`].
+/// `slots` are the registers of D, A, B, C, and what the decoder has found to be `apart` is; `WIDE` as for
+/// [`Element::unpack`].
 #[inline(always)]
 unsafe fn multiply<
     A: Element,
@@ -333,6 +340,7 @@ unsafe fn multiply<
     const WIDE: bool,
 >(
     slots: &[*mut u8],
+    apart: bool,
 ) {
     let (d, rest) = slots.split_at(C::COUNT);
     let (a_slots, rest) = rest.split_at(2 * DEPTH);
@@ -367,6 +375,16 @@ unsafe fn multiply<
                     *b.add(8 * k + n) = *columns.add(n * K + k);
                 }
             }
+        }
+        #[cfg(target_arch = "x86_64")]
+        if WIDE && C::SINGLE && apart && halved() {
+            if accumulate_by_fours::<K>(a, b, c, d) {
+                for slot in d {
+                    let sums = slot.cast::<[f32; 32]>();
+                    sums.write(each(|l| canonical((*sums)[l])));
+                }
+            }
+            return;
         }
         // Registers of D may share slots with those of C: all of C is read before any of D is written.
         let mut sums = [C::load::<WIDE>(c, 0), C::load::<WIDE>(c, 1)];
@@ -428,6 +446,72 @@ unsafe fn accumulate<const K: usize, const WIDE: bool>(
     sums.iter().flat_map(|row| row.0).any(f32::is_nan)
 }
 
+/// [`accumulate`] for all 16 rows, from registers of C straight to those of D, by vectors of four, of which two share
+/// what is broadcast to them: where a vector of eight is two of four anyhow, it is fewer instructions.
+///
+/// # Safety
+/// `a` is 16 rows of K values, `b` K rows of eight, aligned to 16 bytes; `c` and `d` are four registers each, of which
+/// none of D is another one of C; the processor is one of the wide build.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn accumulate_by_fours<const K: usize>(
+    a: *const f32,
+    b: *const f32,
+    c: &[*mut u8],
+    d: &[*mut u8],
+) -> bool {
+    // Six rows are twelve sums: as many as there are registers for, and as multiplication needs to be kept busy.
+    // SAFETY: the caller's promise.
+    unsafe {
+        rows_by_fours::<K, 0, 6>(a, b, c, d)
+            | rows_by_fours::<K, 6, 5>(a, b, c, d)
+            | rows_by_fours::<K, 11, 5>(a, b, c, d)
+    }
+}
+
+/// [`accumulate_by_fours`] for `N` rows from `FIRST` on.
+///
+/// # Safety
+/// As there.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn rows_by_fours<const K: usize, const FIRST: usize, const N: usize>(
+    a: *const f32,
+    b: *const f32,
+    c: &[*mut u8],
+    d: &[*mut u8],
+) -> bool {
+    use std::arch::x86_64::*;
+    // Even columns are in one register, odd ones in the next.
+    let place = |slots: &[*mut u8], row: usize, odd: usize| -> *mut f32 {
+        slots[row / 8 * 2 + odd]
+            .cast::<f32>()
+            .wrapping_add(row % 8 * 4)
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut even: [__m128; N] = each(|r| _mm_load_ps(place(c, FIRST + r, 0)));
+        let mut odd: [__m128; N] = each(|r| _mm_load_ps(place(c, FIRST + r, 1)));
+        for k in 0..K {
+            let (b_even, b_odd) = (_mm_load_ps(b.add(8 * k)), _mm_load_ps(b.add(8 * k + 4)));
+            for r in 0..N {
+                let factor = _mm_broadcast_ss(&*a.add((FIRST + r) * K + k));
+                even[r] = _mm_fmadd_ps(factor, b_even, even[r]);
+                odd[r] = _mm_fmadd_ps(factor, b_odd, odd[r]);
+            }
+        }
+        let mut nan = _mm_setzero_ps();
+        for r in 0..N {
+            _mm_store_ps(place(d, FIRST + r, 0), even[r]);
+            _mm_store_ps(place(d, FIRST + r, 1), odd[r]);
+            nan = _mm_or_ps(nan, _mm_cmpunord_ps(even[r], odd[r]));
+        }
+        _mm_movemask_ps(nan) != 0
+    }
+}
+
 #[inline(always)]
 unsafe fn run<
     A: Element,
@@ -448,11 +532,12 @@ unsafe fn run<
     // SAFETY: the decoder put the slots together in this order.
     unsafe {
         let slots = slots_of(w, i, count);
+        let apart = i.aux & APART != 0;
         match K {
-            4 => multiply::<A, B, C, DEPTH, K, 64, WIDE>(&slots[..count]),
-            8 => multiply::<A, B, C, DEPTH, K, 128, WIDE>(&slots[..count]),
-            16 => multiply::<A, B, C, DEPTH, K, 256, WIDE>(&slots[..count]),
-            _ => multiply::<A, B, C, DEPTH, K, 512, WIDE>(&slots[..count]),
+            4 => multiply::<A, B, C, DEPTH, K, 64, WIDE>(&slots[..count], apart),
+            8 => multiply::<A, B, C, DEPTH, K, 128, WIDE>(&slots[..count], apart),
+            16 => multiply::<A, B, C, DEPTH, K, 256, WIDE>(&slots[..count], apart),
+            _ => multiply::<A, B, C, DEPTH, K, 512, WIDE>(&slots[..count], apart),
         }
     }
     Flow::Next

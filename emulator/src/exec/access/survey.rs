@@ -1,0 +1,215 @@
+//! One look at the addresses of all lanes, in vectors where the processor has them: what the compiler makes of the
+//! plain loops is several times as slow.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+/// An address or an offset, as a register's lanes hold it.
+pub(super) trait Address: Copy {
+    /// Whether all lanes are from `base` to `span` bytes behind it, as far behind as a multiple of `low + 1`, which is a
+    /// power of two.
+    ///
+    /// # Safety
+    /// `WIDE` only where [`crate::exec::lanes::wide`] says so.
+    unsafe fn all_within<const WIDE: bool>(
+        lanes: &[Self; 32],
+        base: Self,
+        span: u32,
+        low: u32,
+    ) -> bool;
+
+    /// [`Address::all_within`] for one lane.
+    fn is_within(self, base: Self, span: u32, low: u32) -> bool;
+
+    /// Whether the lanes are `size` bytes apart each from the one before.
+    ///
+    /// # Safety
+    /// As for [`Address::all_within`].
+    unsafe fn side_by_side<const WIDE: bool>(lanes: &[Self; 32], size: u32) -> bool;
+
+    /// [`Address::all_within`] for the lanes of `mask`.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn within<const WIDE: bool>(
+        lanes: &[Self; 32],
+        mask: u32,
+        base: Self,
+        span: u32,
+        low: u32,
+    ) -> bool {
+        if mask == u32::MAX {
+            // SAFETY: the caller's promise.
+            return unsafe { Self::all_within::<WIDE>(lanes, base, span, low) };
+        }
+        let mut left = mask;
+        while left != 0 {
+            if !lanes[left.trailing_zeros() as usize].is_within(base, span, low) {
+                return false;
+            }
+            left &= left - 1;
+        }
+        true
+    }
+}
+
+impl Address for u32 {
+    #[inline(always)]
+    unsafe fn all_within<const WIDE: bool>(
+        lanes: &[u32; 32],
+        base: u32,
+        span: u32,
+        low: u32,
+    ) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            // SAFETY: the caller's promise.
+            return unsafe { words_within(lanes, base, span, low) };
+        }
+        lanes.iter().all(|lane| lane.is_within(base, span, low))
+    }
+
+    #[inline(always)]
+    fn is_within(self, base: u32, span: u32, low: u32) -> bool {
+        let behind = self.wrapping_sub(base);
+        behind <= span && behind & low == 0
+    }
+
+    #[inline(always)]
+    unsafe fn side_by_side<const WIDE: bool>(lanes: &[u32; 32], size: u32) -> bool {
+        // Most that are not show it at their ends.
+        if lanes[1].wrapping_sub(lanes[0]) != size || lanes[31].wrapping_sub(lanes[0]) != 31 * size
+        {
+            return false;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            // SAFETY: the caller's promise.
+            return unsafe { words_side_by_side(lanes, size) };
+        }
+        lanes.windows(2).all(|w| w[1].wrapping_sub(w[0]) == size)
+    }
+}
+
+impl Address for u64 {
+    #[inline(always)]
+    unsafe fn all_within<const WIDE: bool>(
+        lanes: &[u64; 32],
+        base: u64,
+        span: u32,
+        low: u32,
+    ) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            // SAFETY: the caller's promise.
+            return unsafe { pairs_within(lanes, base, span, low) };
+        }
+        lanes.iter().all(|lane| lane.is_within(base, span, low))
+    }
+
+    #[inline(always)]
+    fn is_within(self, base: u64, span: u32, low: u32) -> bool {
+        let behind = self.wrapping_sub(base);
+        behind <= u64::from(span) && behind & u64::from(low) == 0
+    }
+
+    #[inline(always)]
+    unsafe fn side_by_side<const WIDE: bool>(lanes: &[u64; 32], size: u32) -> bool {
+        let size = u64::from(size);
+        if lanes[1].wrapping_sub(lanes[0]) != size || lanes[31].wrapping_sub(lanes[0]) != 31 * size
+        {
+            return false;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            // SAFETY: the caller's promise.
+            return unsafe { pairs_side_by_side(lanes, size) };
+        }
+        lanes.windows(2).all(|w| w[1].wrapping_sub(w[0]) == size)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn words_within(lanes: &[u32; 32], base: u32, span: u32, low: u32) -> bool {
+    let base = _mm256_set1_epi32(base as i32);
+    let (mut farthest, mut any) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+    for eight in lanes.as_chunks::<8>().0 {
+        // SAFETY: eight words are 32 bytes.
+        let eight = unsafe { _mm256_loadu_si256(eight.as_ptr().cast()) };
+        let behind = _mm256_sub_epi32(eight, base);
+        farthest = _mm256_max_epu32(farthest, behind);
+        any = _mm256_or_si256(any, behind);
+    }
+    not_past(farthest, span) && _mm256_testz_si256(any, _mm256_set1_epi32(low as i32)) != 0
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn pairs_within(lanes: &[u64; 32], base: u64, span: u32, low: u32) -> bool {
+    let base = _mm256_set1_epi64x(base as i64);
+    let (mut farthest, mut any) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+    for four in lanes.as_chunks::<4>().0 {
+        // SAFETY: four of 64 bits are 32 bytes.
+        let four = unsafe { _mm256_loadu_si256(four.as_ptr().cast()) };
+        let behind = _mm256_sub_epi64(four, base);
+        // Where all upper halves are zero, which `any` tells, the greatest of the lower ones count.
+        farthest = _mm256_max_epu32(farthest, behind);
+        any = _mm256_or_si256(any, behind);
+    }
+    let none_of = _mm256_set1_epi64x((u64::from(u32::MAX) << 32 | u64::from(low)) as i64);
+    not_past(farthest, span) && _mm256_testz_si256(any, none_of) != 0
+}
+
+/// Whether no word is more than `span`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn not_past(words: __m256i, span: u32) -> bool {
+    let least = _mm256_min_epu32(words, _mm256_set1_epi32(span as i32));
+    _mm256_movemask_epi8(_mm256_cmpeq_epi32(least, words)) == -1
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn words_side_by_side(lanes: &[u32; 32], size: u32) -> bool {
+    let size = size as i32;
+    let places = _mm256_mullo_epi32(
+        _mm256_set1_epi32(size),
+        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+    );
+    let mut place = _mm256_add_epi32(_mm256_set1_epi32(lanes[0] as i32), places);
+    let mut odd = _mm256_setzero_si256();
+    for eight in lanes.as_chunks::<8>().0 {
+        // SAFETY: eight words are 32 bytes.
+        let eight = unsafe { _mm256_loadu_si256(eight.as_ptr().cast()) };
+        odd = _mm256_or_si256(odd, _mm256_xor_si256(eight, place));
+        place = _mm256_add_epi32(place, _mm256_set1_epi32(8 * size));
+    }
+    _mm256_testz_si256(odd, odd) != 0
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn pairs_side_by_side(lanes: &[u64; 32], size: u64) -> bool {
+    let (start, size) = (lanes[0] as i64, size as i64);
+    let mut place = _mm256_setr_epi64x(
+        start,
+        start.wrapping_add(size),
+        start.wrapping_add(2 * size),
+        start.wrapping_add(3 * size),
+    );
+    let mut odd = _mm256_setzero_si256();
+    for four in lanes.as_chunks::<4>().0 {
+        // SAFETY: four of 64 bits are 32 bytes.
+        let four = unsafe { _mm256_loadu_si256(four.as_ptr().cast()) };
+        odd = _mm256_or_si256(odd, _mm256_xor_si256(four, place));
+        place = _mm256_add_epi64(place, _mm256_set1_epi64x(4 * size));
+    }
+    _mm256_testz_si256(odd, odd) != 0
+}
