@@ -36,6 +36,7 @@ pub struct Batch {
 
 /// Where the copies of a batch read.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // written where it stays, like the batch
 enum Sources {
     /// Lane after lane, from here on.
     Run(*const u8),

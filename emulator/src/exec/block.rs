@@ -202,8 +202,7 @@ impl Resident {
             .as_mut()
             .map_or(0, |r| r.next_u32() as usize % count);
         let mut ran = false;
-        for k in 0..count {
-            let at = (first + k) % count;
+        for at in (first..count).chain(0..first) {
             if self.finished[at] || !self.warps[at].can_run() {
                 continue;
             }

@@ -159,8 +159,7 @@ impl Cluster {
             _ => 0,
         };
         let mut moved = false;
-        for k in 0..count {
-            let at = (first + k) % count;
+        for at in (first..count).chain(0..first) {
             if self.done[at] {
                 continue;
             }

@@ -96,11 +96,11 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
 }
 
 /// A matrix, row after row.
-type Matrix = [[u16; 8]; 8];
+pub(super) type Matrix = [[u16; 8]; 8];
 
 /// Rows to columns.
 #[inline(always)]
-fn transposed(m: Matrix) -> Matrix {
+pub(super) fn transposed(m: Matrix) -> Matrix {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::*;

@@ -4,6 +4,7 @@
 //! `.f32` accumulators the even columns lie in one register and the odd ones in the next, so the vector holds
 //! columns 0 2 4 6 1 3 5 7 and nothing has to be shuffled; with `.f16` they lie in order.
 
+use super::super::matrix_load::transposed;
 use super::super::tensor::whole_warp;
 use super::{APART, Form, Plan, Scratch, slots_of, transpose_words};
 use crate::exec::lanes::each;
@@ -91,6 +92,8 @@ struct Columns([f32; 8]);
 
 /// An element type of A or B.
 trait Element {
+    /// Whether it has 16 bits.
+    const SHORT: bool = false;
     /// Unpacks the 16 bytes at `from` to `16 / size` values at `to`.
     ///
     /// # Safety
@@ -100,6 +103,8 @@ trait Element {
 
 struct Half;
 impl Element for Half {
+    const SHORT: bool = true;
+
     #[inline(always)]
     unsafe fn unpack<const WIDE: bool>(from: *const u8, to: *mut f32) {
         #[cfg(target_arch = "x86_64")]
@@ -118,6 +123,8 @@ impl Element for Half {
 
 struct Brain;
 impl Element for Brain {
+    const SHORT: bool = true;
+
     #[inline(always)]
     unsafe fn unpack<const WIDE: bool>(from: *const u8, to: *mut f32) {
         #[cfg(target_arch = "x86_64")]
@@ -360,19 +367,32 @@ unsafe fn multiply<
                 let from = a_slots[2 * part + row / 8].add(row % 8 * 16);
                 A::unpack::<WIDE>(from, a.add(row * K + part * block));
             }
-            for n in 0..8 {
-                let from = b_slots[part].add(C::ORDER[n] * 16);
-                B::unpack::<WIDE>(from, columns.add(n * K + part * block));
-            }
         }
-        if K.is_multiple_of(8) {
-            for k in (0..K).step_by(8) {
-                transpose_words::<WIDE>(columns.add(k).cast(), K, b.add(8 * k).cast());
+        if B::SHORT {
+            // Transposed as they are, they are half as many vectors.
+            for part in 0..DEPTH {
+                let from = b_slots[part].cast::<[u16; 8]>();
+                let rows = transposed(each(|n| *from.add(C::ORDER[n])));
+                for k in 0..8 {
+                    B::unpack::<WIDE>(rows[k].as_ptr().cast(), b.add(8 * (8 * part + k)));
+                }
             }
         } else {
-            for k in 0..K {
+            for part in 0..DEPTH {
                 for n in 0..8 {
-                    *b.add(8 * k + n) = *columns.add(n * K + k);
+                    let from = b_slots[part].add(C::ORDER[n] * 16);
+                    B::unpack::<WIDE>(from, columns.add(n * K + part * block));
+                }
+            }
+            if K.is_multiple_of(8) {
+                for k in (0..K).step_by(8) {
+                    transpose_words::<WIDE>(columns.add(k).cast(), K, b.add(8 * k).cast());
+                }
+            } else {
+                for k in 0..K {
+                    for n in 0..8 {
+                        *b.add(8 * k + n) = *columns.add(n * K + k);
+                    }
                 }
             }
         }
