@@ -180,7 +180,11 @@ fn addresses_of_32_bits_wrap() {
         format!(
             ".shared .align 16 .b8 tile[256];
             mov.u32 %t1, tile; mad.lo.u32 %t2, %t0, 4, %t1; add.u32 %t3, %t2, -2147483644; add.u32 %t3, %t3, 4;
-            st.shared.u32 [%t2], 7; st.shared.u32 {address}, %t0; ld.shared.u32 %o0, [%t2];"
+            st.shared.u32 [%t2], 7;
+            bar.warp.sync 0xffffffff;
+            st.shared.u32 {address}, %t0;
+            bar.warp.sync 0xffffffff;
+            ld.shared.u32 %o0, [%t2];"
         )
     };
     let moved = lanes(&body(wrapped), &[], 1)[0];

@@ -144,8 +144,9 @@ pub fn halved() -> bool {
     use std::arch::x86_64::__cpuid;
     static HALVED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *HALVED.get_or_init(|| {
-        let vendor = __cpuid(0);
-        let signature = __cpuid(1).eax;
+        #[allow(unused_unsafe)] // newer compilers call it safe
+        // SAFETY: every x86-64 processor has the instruction and these leaves.
+        let (vendor, signature) = unsafe { (__cpuid(0), __cpuid(1).eax) };
         // Family and model, each of a base and an extension.
         let family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff);
         let model = (signature >> 4 & 0xf) | (signature >> 12 & 0xf0);

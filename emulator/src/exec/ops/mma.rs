@@ -108,8 +108,8 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     build(d, i, &plan)
 }
 
-/// In [`Inst::aux`]: no register of D is one of A or B, or of C but for its own; so D may be written bit by bit while
-/// the others are read.
+/// In [`Inst::aux`]: no register of D is one of A or B, or of C but for its counterpart, so that rows of D may be
+/// written before all of C is read.
 const APART: u32 = 1;
 
 /// Puts the operand slots together: D, A, B, C in [`Inst::extra`].
