@@ -76,6 +76,16 @@ impl Kind {
             Kind::Load | Kind::Read | Kind::StrongLoad | Kind::Atomic
         )
     }
+    /// Whether memory is written.
+    #[inline(always)]
+    pub fn writes(self) -> bool {
+        self.only_writes() || self == Kind::Atomic
+    }
+    /// Whether it is atomic, or such that threads agree to share the place.
+    #[inline(always)]
+    pub fn is_strong(self) -> bool {
+        matches!(self, Kind::Atomic | Kind::StrongLoad | Kind::StrongStore)
+    }
     /// Whether memory is written without being read.
     #[inline(always)]
     pub fn only_writes(self) -> bool {
@@ -135,12 +145,28 @@ fn survey(addresses: &[u64; 32], base: u64, last: u64) -> (u64, bool) {
     (low, outside >> 63 == 0)
 }
 
+/// Whether all lanes take part, each `size` bytes behind the one before.
+#[inline(always)]
+pub fn side_by_side(mask: u32, addresses: &[u64; 32], size: u64) -> bool {
+    if mask != u32::MAX {
+        return false;
+    }
+    let mut apart = 0;
+    for (lane, address) in addresses.iter().enumerate() {
+        apart |= address.wrapping_sub(addresses[0]) ^ (lane as u64 * size);
+    }
+    apart == 0
+}
+
 /// The ranges that lanes touch, lane after lane: lanes side by side, or at the same place, are one.
+#[derive(Debug, Clone, Copy)]
 pub struct Ranges<'a> {
     addresses: &'a [u64; 32],
     size: u64,
     /// Lanes left.
     left: u32,
+    /// The lanes left are all lanes, side by side.
+    is_one: bool,
 }
 
 impl<'a> Ranges<'a> {
@@ -151,6 +177,7 @@ impl<'a> Ranges<'a> {
             addresses,
             size,
             left: mask,
+            is_one: side_by_side(mask, addresses, size),
         }
     }
 
@@ -162,15 +189,9 @@ impl<'a> Ranges<'a> {
             return None;
         }
         let start = self.addresses[self.left.trailing_zeros() as usize];
-        if self.left == u32::MAX {
-            let mut apart = 0;
-            for lane in 0..32 {
-                apart |= self.addresses[lane].wrapping_sub(start) ^ (lane as u64 * self.size);
-            }
-            if apart == 0 {
-                self.left = 0;
-                return Some((start, start + 32 * self.size));
-            }
+        if self.is_one {
+            self.left = 0;
+            return Some((start, start + 32 * self.size));
         }
         let mut end = start + self.size;
         loop {
@@ -345,23 +366,40 @@ impl Warp {
         addresses: &[u64; 32],
         access: Access,
     ) -> Result<(), Flow> {
-        for lane in bits(mask) {
-            match access.space.unwrap_or(window(addresses[lane])) {
-                Space::Shared | Space::Cluster => {
-                    // SAFETY: the block is alive while its warps are.
-                    let own = unsafe { (*self.block).rank };
-                    let owner = self.peer(cluster::rank_of(addresses[lane] as u32, own));
+        // SAFETY: the block is alive while its warps are.
+        let own = unsafe { (*self.block).rank };
+        // The rank of the block of the cluster that has the place; `None` in global memory.
+        let owner = |lane: usize| match access.space.unwrap_or(window(addresses[lane])) {
+            Space::Shared | Space::Cluster => Some(cluster::rank_of(addresses[lane] as u32, own)),
+            _ => None,
+        };
+        let mut left = mask;
+        while left != 0 {
+            let first = left.trailing_zeros() as usize;
+            let alike = |among: u32, f: &dyn Fn(usize) -> bool| {
+                bits(among).filter(|&l| f(l)).fold(0u32, |m, l| m | 1 << l)
+            };
+            let lanes = match owner(first) {
+                Some(rank) => {
+                    let lanes = alike(left, &|l| owner(l) == Some(rank));
                     let inside: [u64; 32] =
                         each(|l| u64::from(cluster::within(addresses[l] as u32)));
-                    self.shared_shadow(owner, 1 << lane, &inside, access)?;
+                    let inside = filled(lanes, &inside);
+                    self.shared_shadow(self.peer(rank), lanes, &inside, access)?;
+                    lanes
                 }
-                _ => {
-                    let found = self.launch().memory.find(addresses[lane]).cloned();
-                    if let Some(allocation) = found {
-                        self.global_shadow(1 << lane, addresses, access, &allocation)?;
+                None => match self.launch().memory.find(addresses[first]).cloned() {
+                    Some(allocation) => {
+                        let range = allocation.address..allocation.end();
+                        let here = |l: usize| owner(l).is_none() && range.contains(&addresses[l]);
+                        let lanes = alike(left, &here);
+                        self.global_shadow(lanes, addresses, access, &allocation)?;
+                        lanes
                     }
-                }
-            }
+                    None => 1 << first,
+                },
+            };
+            left &= !lanes;
         }
         Ok(())
     }
@@ -465,8 +503,7 @@ impl Warp {
         );
         // SAFETY: the launch's worker keeps the sets as long as its warps run, and nobody else touches them.
         let touched = unsafe { &mut *self.touched };
-        let writes = access.kind.only_writes() || access.kind == Kind::Atomic;
-        let set = if writes {
+        let set = if access.kind.writes() {
             &mut touched.written
         } else {
             &mut touched.read
@@ -481,6 +518,7 @@ impl Warp {
         }
     }
 
+    #[inline(always)]
     fn count_shared(&mut self, mask: u32, addresses: &[u64; 32], size: u32) {
         let (wavefronts, ideal) = super::traffic::shared_wavefronts(mask, addresses, size);
         tally(
@@ -500,6 +538,7 @@ impl Warp {
 }
 
 /// Adds one request.
+#[inline(always)]
 pub fn tally(traffic: &mut Traffic, passes: u32, ideal: u32, bytes: u32) {
     traffic.requests += 1;
     traffic.passes += u64::from(passes);

@@ -406,18 +406,16 @@ impl Warp {
     ) -> Result<(), Flow> {
         // SAFETY: no other reference to the block is alive while a handler runs.
         let states = unsafe { (*owner).shared.states() };
-        if self.launch().checks.has(Check::AsyncCopy) {
-            for lane in bits(mask) {
-                // SAFETY: the destination was found inside shared memory; there is a state for each of its bytes.
-                if unsafe { any_taken(states.add(to[lane] as usize), size) } {
-                    let text = format!(
-                        "copy of {size} bytes to shared address {:#x}, where an earlier asynchronous copy has not landed: \
-                         no wait has completed it, and nothing orders the two",
-                        to[lane]
-                    );
-                    return Err(self.violation(Check::AsyncCopy, 1 << lane, text));
-                }
-            }
+        // SAFETY: the destinations were found inside shared memory; there is a state for each of their bytes.
+        let taken = |lanes: u32| unsafe { any_taken(states, lanes, to, size) };
+        if self.launch().checks.has(Check::AsyncCopy) && taken(mask) {
+            let lane = bits(mask).find(|&lane| taken(1 << lane)).unwrap_or(0);
+            let text = format!(
+                "copy of {size} bytes to shared address {:#x}, where an earlier asynchronous copy has not landed: \
+                 no wait has completed it, and nothing orders the two",
+                to[lane]
+            );
+            return Err(self.violation(Check::AsyncCopy, 1 << lane, text));
         }
         // SAFETY: as above.
         unsafe { set_states(states, mask, to, size, byte_state::PENDING) };
@@ -574,20 +572,25 @@ unsafe fn set_states(states: *mut u8, mask: u32, to: &[u32; 32], size: u32, stat
     });
 }
 
-/// Whether any of the 4, 8 or 16 states at `at` is one of [`byte_state::TAKEN`].
+/// Whether any of the bytes at `to` of the lanes of `mask`, 4, 8 or 16 each, has one of the states
+/// [`byte_state::TAKEN`].
 ///
 /// # Safety
-/// There are that many.
+/// `states` has one for each of them.
 #[inline(always)]
-unsafe fn any_taken(at: *const u8, size: u32) -> bool {
+unsafe fn any_taken(states: *const u8, mask: u32, to: &[u32; 32], size: u32) -> bool {
+    let mut any = 0;
+    for_lanes(mask, |lane| {
+        let at = states.wrapping_add(to[lane] as usize);
+        // SAFETY: the caller's promise.
+        any |= unsafe {
+            match size {
+                16 => at.cast::<u128>().read_unaligned(),
+                8 => u128::from(at.cast::<u64>().read_unaligned()),
+                _ => u128::from(at.cast::<u32>().read_unaligned()),
+            }
+        };
+    });
     // States are bits, so one mask finds them in many bytes.
-    const MASK: u128 = u128::from_ne_bytes([byte_state::TAKEN; 16]);
-    // SAFETY: the caller's promise.
-    unsafe {
-        match size {
-            16 => at.cast::<u128>().read_unaligned() & MASK != 0,
-            8 => at.cast::<u64>().read_unaligned() & MASK as u64 != 0,
-            _ => at.cast::<u32>().read_unaligned() & MASK as u32 != 0,
-        }
-    }
+    any & u128::from_ne_bytes([byte_state::TAKEN; 16]) != 0
 }

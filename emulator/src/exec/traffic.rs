@@ -111,33 +111,49 @@ fn distinct_bytes(mask: u32, addresses: &[u64; 32], size: u32) -> u32 {
 /// together, are merged (as hardware does where lanes share words).
 #[inline(always)]
 pub fn shared_wavefronts(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u32) {
-    let lanes_a_pass = match size {
-        0..=4 => 32,
-        8 => 16,
-        _ => 8,
-    };
-    let mut wavefronts = 0;
-    let mut ideal = 0;
-    for start in (0..32).step_by(lanes_a_pass) {
-        let lanes = (((1u64 << lanes_a_pass) - 1) << start) as u32;
-        if mask & lanes == 0 {
+    match size {
+        0..=4 => passes::<1, 32>(mask, addresses, size),
+        8 => passes::<2, 16>(mask, addresses, size),
+        _ => passes::<4, 8>(mask, addresses, size),
+    }
+}
+
+/// [`shared_wavefronts`] where so many lanes go in a pass, each of which has `WORDS` words if it is as aligned as it is
+/// large.
+#[inline(always)]
+fn passes<const WORDS: u32, const LANES: usize>(
+    mask: u32,
+    addresses: &[u64; 32],
+    size: u32,
+) -> (u32, u32) {
+    let words: [u32; 32] = std::array::from_fn(|lane| addresses[lane] as u32 >> 2);
+    let mut low = 0;
+    for address in addresses {
+        low |= *address as u32;
+    }
+    let aligned = size.is_power_of_two() && low & (size - 1) == 0;
+    let plain = aligned && (size == 4 * WORDS || size < 4);
+    let (mut wavefronts, mut ideal) = (0, 0);
+    for start in (0..32).step_by(LANES) {
+        let lanes = ((1u64 << LANES) - 1) as u32;
+        let here = mask >> start & lanes;
+        if here == 0 {
             continue;
         }
         ideal += 1;
-        // Mostly each bank is wanted once: then the lanes' banks together are as many as each by itself. Lanes that
-        // do not take part count as bytes of no bank.
-        let (mut banks, mut wanted) = (0u32, 0);
-        for lane in start..start + lanes_a_pass {
-            let first = addresses[lane] as u32 >> 2;
-            let words = ((addresses[lane] as u32 + size - 1) >> 2) - first + 1;
-            let words = if mask >> lane & 1 != 0 { words } else { 0 };
-            banks |= (((1u64 << words) - 1) as u32).rotate_left(first & 31);
-            wanted += words;
+        // Mostly each bank is wanted once: then the lanes' banks together are as many as each by itself.
+        let mut banks = 0u32;
+        if plain {
+            for lane in 0..LANES {
+                // A multiple of the words each has: their banks do not wrap around.
+                let wanted = ((1 << WORDS) - 1) << (words[start + lane] & 31);
+                banks |= if here >> lane & 1 != 0 { wanted } else { 0 };
+            }
         }
-        wavefronts += if banks.count_ones() == wanted {
+        wavefronts += if plain && banks.count_ones() == here.count_ones() * WORDS {
             1
         } else {
-            conflicting_wavefronts(mask & lanes, addresses, size)
+            conflicting_wavefronts(here << start, addresses, size)
         };
     }
     (wavefronts, ideal)
@@ -223,5 +239,17 @@ mod tests {
         assert_eq!(shared_wavefronts(u32::MAX, &strided(16), 16), (4, 4));
         assert_eq!(shared_wavefronts(u32::MAX, &strided(32), 16), (8, 4));
         assert_eq!(shared_wavefronts(0xff, &strided(128), 16), (8, 1));
+        assert_eq!(shared_wavefronts(0x7ff, &strided(24), 8), (1, 1));
+        assert_eq!(shared_wavefronts(0x1_0001, &strided(16), 8), (2, 2));
+        // Halves of words, and words that lie across two.
+        assert_eq!(shared_wavefronts(u32::MAX, &strided(6), 2), (2, 1));
+        assert_eq!(
+            shared_wavefronts(u32::MAX, &strided(4).map(|a| a + 2), 4),
+            (2, 1)
+        );
+        assert_eq!(
+            shared_wavefronts(3, &strided(128).map(|a| a + 1), 1),
+            (2, 1)
+        );
     }
 }

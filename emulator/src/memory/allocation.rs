@@ -4,8 +4,32 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-/// Shadow of eight bytes for the race detector: see `exec::race`.
+/// Shadow of some bytes for the race detector: see `exec::race`.
 pub type RaceCell = AtomicU64;
+
+/// Race shadow of an allocation: a cell for each line of it, and one for each eight bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct RaceShadow<'a> {
+    lines: &'a [RaceCell],
+    granules: &'a [RaceCell],
+}
+
+impl<'a> RaceShadow<'a> {
+    /// Granules of a line.
+    pub const LINE: usize = 16;
+
+    /// The cell of a line, by number.
+    #[inline(always)]
+    pub fn line(&self, number: usize) -> &'a RaceCell {
+        &self.lines[number]
+    }
+
+    /// The cells of granules, by number.
+    #[inline(always)]
+    pub fn granules(&self, numbers: std::ops::Range<usize>) -> &'a [RaceCell] {
+        &self.granules[numbers]
+    }
+}
 
 /// Whose memory an allocation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +104,7 @@ pub struct Allocation {
     _bytes: Option<Mapping>,
     /// One bit a byte: initialised. Absent where all of it counts as initialised.
     init: Option<Mapping>,
-    /// Race shadow, one cell for eight bytes, made at the first launch that wants it.
+    /// Race shadow, made at the first launch that wants it: the cells of lines, then those of granules.
     race: std::sync::OnceLock<Option<Mapping>>,
 }
 
@@ -183,15 +207,19 @@ impl Allocation {
         }
     }
 
-    /// The race shadow, one cell for eight bytes, made on first use; null where the system refuses it.
-    pub fn race_cells(&self) -> *const RaceCell {
-        let made = self.race.get_or_init(|| {
-            Mapping::new((self.size as usize / 8 + 1) * size_of::<RaceCell>()).ok()
-        });
-        match made {
-            Some(map) => map.base.as_ptr().cast_const().cast(),
-            None => std::ptr::null(),
-        }
+    /// The race shadow, made on first use; `None` where the system refuses it.
+    #[inline(always)]
+    pub fn race_shadow(&self) -> Option<RaceShadow<'_>> {
+        let lines = self.size as usize / (8 * RaceShadow::LINE) + 1;
+        let count = lines * (1 + RaceShadow::LINE);
+        let made = self
+            .race
+            .get_or_init(|| Mapping::new(count * size_of::<RaceCell>()).ok());
+        let first = made.as_ref()?.base.as_ptr().cast_const();
+        // SAFETY: the mapping holds that many cells, begins with a page, and lives as long as the allocation.
+        let cells = unsafe { std::slice::from_raw_parts(first.cast::<RaceCell>(), count) };
+        let (lines, granules) = cells.split_at(lines);
+        Some(RaceShadow { lines, granules })
     }
 
     /// The same by words of 64 bytes' bits.

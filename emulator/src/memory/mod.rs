@@ -10,7 +10,7 @@
 mod allocation;
 mod space;
 
-pub use allocation::{Allocation, Owner, RaceCell};
+pub use allocation::{Allocation, Owner, RaceCell, RaceShadow};
 pub use space::{AddressSpace, MemoryError, Snapshot};
 
 /// First generic address of the shared-memory window.

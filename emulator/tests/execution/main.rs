@@ -2,6 +2,7 @@
 
 mod barriers;
 mod control;
+mod lines;
 mod memory;
 
 use ptx_emulator::check::{Check, Checks, Fault, FaultKind};

@@ -147,9 +147,10 @@ impl Warp {
         allocation: &Allocation,
     ) -> Result<(), Flow> {
         let checks = self.launch().checks;
+        let touched = Ranges::new(mask, addresses, u64::from(access.size));
         if checks.has(Check::UninitMemory) && !allocation.init_bits().is_null() {
             let first = allocation.address;
-            let mut ranges = Ranges::new(mask, addresses, u64::from(access.size));
+            let mut ranges = touched;
             if access.kind.only_writes() {
                 while let Some((start, end)) = ranges.next() {
                     allocation.mark_init(start - first, end - start);
@@ -165,7 +166,7 @@ impl Warp {
             }
         }
         if checks.has(Check::GlobalRace) && access.kind != Kind::Probe {
-            self.global_race(mask, addresses, access, allocation)?;
+            self.global_race(mask, addresses, access, allocation, touched)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Accesses to shared memory: the block's own and that of the other blocks of its cluster.
 
-use super::{Access, Kind, Reach, bits, filled, for_lanes, survey, verb};
+use super::{Access, Kind, Reach, bits, filled, survey, verb};
 use crate::check::Check;
 use crate::exec::block::Block;
 use crate::exec::cluster::{self, FarAccess};
@@ -131,9 +131,9 @@ impl Warp {
             self.outside_shared(owner, mask, addresses, access)?;
         }
         let start = memory.as_ptr();
-        self.shared_shadow(owner, mask, addresses, access)?;
+        self.shared_shadow(owner, mask, lanes, access)?;
         if self.launch().counters {
-            self.count_shared(mask, addresses, access.size);
+            self.count_shared(mask, lanes, access.size);
         }
         if aligned && within {
             return Ok(Reach::Behind(start));
@@ -179,6 +179,7 @@ impl Warp {
         Err(self.violation(Check::Bounds, lanes, text))
     }
 
+    /// What the shadows of a block's shared memory say; lanes that do not take part have another lane's address.
     #[inline(always)]
     pub(super) fn shared_shadow(
         &mut self,
@@ -196,11 +197,11 @@ impl Warp {
             let sound = unsafe {
                 let states = (*owner).shared.states();
                 match access.size {
-                    16 => states_allow::<u128>(states, mask, addresses, access.kind),
-                    8 => states_allow::<u64>(states, mask, addresses, access.kind),
-                    4 => states_allow::<u32>(states, mask, addresses, access.kind),
-                    2 => states_allow::<u16>(states, mask, addresses, access.kind),
-                    1 => states_allow::<u8>(states, mask, addresses, access.kind),
+                    16 => states_allow::<u128>(states, addresses, access.kind),
+                    8 => states_allow::<u64>(states, addresses, access.kind),
+                    4 => states_allow::<u32>(states, addresses, access.kind),
+                    2 => states_allow::<u16>(states, addresses, access.kind),
+                    1 => states_allow::<u8>(states, addresses, access.kind),
                     _ => false,
                 }
             };
@@ -329,18 +330,13 @@ macro_rules! states {
 }
 states!(u8, u16, u32, u64, u128);
 
-/// Whether the lanes' bytes, as many each as `W` has, are all written, or for an access that only writes, free to be:
-/// then they are written.
+/// Whether the bytes at all the addresses, as many each as `W` has, are written, or for an access that only writes, free
+/// to be: then they are written.
 ///
 /// # Safety
 /// There is a state for each of the bytes.
 #[inline(always)]
-unsafe fn states_allow<W: States>(
-    states: *mut u8,
-    mask: u32,
-    addresses: &[u64; 32],
-    kind: Kind,
-) -> bool {
+unsafe fn states_allow<W: States>(states: *mut u8, addresses: &[u64; 32], kind: Kind) -> bool {
     let at = |lane: usize| {
         states
             .wrapping_add(addresses[lane] as u32 as usize)
@@ -350,16 +346,19 @@ unsafe fn states_allow<W: States>(
     // SAFETY: the caller's promise.
     unsafe {
         if kind.only_writes() {
-            for_lanes(mask, |lane| {
-                odd = odd | at(lane).read_unaligned() & W::TAKEN
-            });
+            for lane in 0..32 {
+                odd = odd | at(lane).read_unaligned();
+            }
+            odd = odd & W::TAKEN;
             if odd == W::NONE {
-                for_lanes(mask, |lane| at(lane).write_unaligned(W::WRITTEN));
+                for lane in 0..32 {
+                    at(lane).write_unaligned(W::WRITTEN);
+                }
             }
         } else {
-            for_lanes(mask, |lane| {
+            for lane in 0..32 {
                 odd = odd | at(lane).read_unaligned() ^ W::WRITTEN;
-            });
+            }
         }
     }
     odd == W::NONE

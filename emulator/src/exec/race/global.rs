@@ -1,15 +1,19 @@
-//! Races in global memory: a shadow of eight bytes for each eight bytes of an allocation.
+//! Races in global memory: a shadow of eight bytes for each eight bytes of an allocation, its granules.
+//!
+//! Mostly whole lines of 128 bytes are accessed at once, and one cell knows what all of a line's granules would say.
+//! From the first access to a part of it on, for the rest of the launch, its granules have cells of their own.
 
 use super::order::Order;
 use crate::check::Check;
-use crate::exec::access::{Access, Kind, Ranges, bits};
+use crate::exec::access::{Access, Ranges, bits};
 use crate::exec::program::Flow;
 use crate::exec::warp::Warp;
-use crate::memory::{Allocation, RaceCell};
+use crate::memory::{Allocation, RaceCell, RaceShadow};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 impl Warp {
-    /// Checks a global access against those before it in the launch.
+    /// Checks a global access, which touches the ranges `touched`, against those before it in the launch.
     ///
     /// # Errors
     /// The flow to return where it races.
@@ -20,18 +24,14 @@ impl Warp {
         addresses: &[u64; 32],
         access: Access,
         allocation: &Allocation,
+        mut touched: Ranges,
     ) -> Result<(), Flow> {
-        let cells = allocation.race_cells();
-        if cells.is_null() {
+        let Some(shadow) = allocation.race_shadow() else {
             return Ok(());
-        }
+        };
         // SAFETY: block and order are alive while their warps are, and no other reference to the order is.
         let (block, order) = unsafe { ((*self.block).linear, self.order()) };
-        let strong = matches!(
-            access.kind,
-            Kind::Atomic | Kind::StrongLoad | Kind::StrongStore
-        );
-        let writes = access.kind.only_writes() || access.kind == Kind::Atomic;
+        let (writes, strong) = (access.kind.writes(), access.kind.is_strong());
         let me = Stamp {
             serial: self.launch().serial & cell::SERIAL_MAX,
             block,
@@ -43,46 +43,98 @@ impl Warp {
         if me.block > cell::BLOCK_MAX {
             return Ok(());
         }
-        // SAFETY: the shadow has a cell for every eight bytes of the allocation.
-        let cell = |granule: u64| unsafe { &*cells.add(granule as usize) };
-        let whole = me.pack(cell::WHOLE);
-        let mut ranges = Ranges::new(mask, addresses, u64::from(access.size));
-        while let Some((start, end)) = ranges.next() {
-            let (start, end) = (start - allocation.address, end - allocation.address);
-            for granule in start >> cell::GRANULE_SHIFT..=(end - 1) >> cell::GRANULE_SHIFT {
-                let first = granule << cell::GRANULE_SHIFT;
-                let new = if start <= first && first + cell::GRANULE <= end {
-                    whole
-                } else {
-                    me.pack(cell::touched(
-                        start.max(first) - first,
-                        (end - first).min(cell::GRANULE),
-                    ))
-                };
-                let shadow: &RaceCell = cell(granule);
-                let old = shadow.load(Ordering::Relaxed);
-                if old == new {
-                    continue;
-                }
-                // Mostly nobody has been there in this launch.
-                if old >> cell::SERIAL_SHIFT != me.serial {
-                    shadow.store(new, Ordering::Relaxed);
-                    continue;
-                }
-                match self.race_with(&me, old, new, order) {
-                    Ok(value) => shadow.store(value, Ordering::Relaxed),
-                    Err(other) => {
-                        return Err(self.report_global_race(
-                            mask,
-                            addresses,
-                            access,
-                            allocation,
-                            (granule, &me, &other),
-                        ));
-                    }
-                }
+        while let Some((start, end)) = touched.next() {
+            let bytes = start - allocation.address..end - allocation.address;
+            if let Err(raced) = self.enter_range(shadow, &me, bytes, order) {
+                return Err(self.report_global_race(
+                    mask,
+                    addresses,
+                    access,
+                    allocation,
+                    (&me, &raced),
+                ));
             }
         }
+        Ok(())
+    }
+
+    /// Writes an access to some of an allocation's bytes into its shadow.
+    ///
+    /// # Errors
+    /// The earlier access, where the two race.
+    #[inline(always)]
+    fn enter_range(
+        &self,
+        shadow: RaceShadow,
+        me: &Stamp,
+        bytes: Range<u64>,
+        order: &Order,
+    ) -> Result<(), Raced> {
+        let mut start = bytes.start;
+        while start < bytes.end {
+            let number = start >> cell::LINE_SHIFT;
+            let end = bytes.end.min((number + 1) << cell::LINE_SHIFT);
+            let line = shadow.line(number as usize);
+            let is_split = line.load(Ordering::Acquire) == me.split();
+            if end - start == cell::LINE && !is_split {
+                let granule = start >> cell::GRANULE_SHIFT;
+                self.enter(line, me, me.pack(cell::WHOLE), order)
+                    .map_err(|other| Raced { granule, other })?;
+            } else {
+                if !is_split {
+                    split(shadow, number as usize, me);
+                }
+                self.enter_granules(shadow, me, start..end, order)?;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// [`Warp::enter_range`] in a line whose granules have cells of their own.
+    #[inline(always)]
+    fn enter_granules(
+        &self,
+        shadow: RaceShadow,
+        me: &Stamp,
+        bytes: Range<u64>,
+        order: &Order,
+    ) -> Result<(), Raced> {
+        let granules = bytes.start >> cell::GRANULE_SHIFT..bytes.end.div_ceil(cell::GRANULE);
+        let cells = shadow.granules(granules.start as usize..granules.end as usize);
+        for (granule, cell) in granules.zip(cells) {
+            let first = granule << cell::GRANULE_SHIFT;
+            let touched = if bytes.start <= first && first + cell::GRANULE <= bytes.end {
+                cell::WHOLE
+            } else {
+                cell::touched(
+                    bytes.start.max(first) - first,
+                    (bytes.end - first).min(cell::GRANULE),
+                )
+            };
+            self.enter(cell, me, me.pack(touched), order)
+                .map_err(|other| Raced { granule, other })?;
+        }
+        Ok(())
+    }
+
+    /// Writes an access that makes a cell say `new` into it.
+    ///
+    /// # Errors
+    /// The earlier access, where the two race.
+    #[inline(always)]
+    fn enter(&self, cell: &RaceCell, me: &Stamp, new: u64, order: &Order) -> Result<(), Stamp> {
+        let old = cell.load(Ordering::Relaxed);
+        if old == new {
+            return Ok(());
+        }
+        // Mostly nobody has been there in this launch.
+        let value = if old >> cell::SERIAL_SHIFT == me.serial {
+            self.race_with(me, old, new, order)?
+        } else {
+            new
+        };
+        cell.store(value, Ordering::Relaxed);
         Ok(())
     }
 
@@ -116,7 +168,7 @@ impl Warp {
         addresses: &[u64; 32],
         access: Access,
         allocation: &Allocation,
-        (granule, me, other): (u64, &Stamp, &Stamp),
+        (me, Raced { granule, other }): (&Stamp, &Raced),
     ) -> Flow {
         let first = granule << cell::GRANULE_SHIFT;
         let there = |&lane: &usize| {
@@ -168,11 +220,36 @@ impl Warp {
     }
 }
 
+/// Gives the granules of a line cells of their own for the rest of the launch, which say what the line's did.
+#[cold]
+fn split(shadow: RaceShadow, line: usize, me: &Stamp) {
+    let cell = shadow.line(line);
+    let old = cell.load(Ordering::Relaxed);
+    // What the granules' cells say is of an earlier launch, and so is what the line's says if nobody has been there.
+    if old >> cell::SERIAL_SHIFT == me.serial {
+        let first = line * RaceShadow::LINE;
+        let granules = shadow.granules(first..first + RaceShadow::LINE);
+        granules
+            .iter()
+            .for_each(|g| g.store(old, Ordering::Relaxed));
+    }
+    cell.store(me.split(), Ordering::Release);
+}
+
+/// The earlier side of a race in global memory, and where.
+struct Raced {
+    granule: u64,
+    other: Stamp,
+}
+
 /// How an access is written down in eight bytes of shadow.
 mod cell {
     /// A cell covers eight bytes.
     pub const GRANULE: u64 = 8;
     pub const GRANULE_SHIFT: u32 = 3;
+    /// A line is as many granules as share a cell of their own above theirs.
+    pub const LINE: u64 = GRANULE * crate::memory::RaceShadow::LINE as u64;
+    pub const LINE_SHIFT: u32 = LINE.trailing_zeros();
     pub const SERIAL_MAX: u64 = (1 << 11) - 1;
     pub const SERIAL_SHIFT: u32 = 53;
     pub const BLOCK_MAX: u64 = (1 << 22) - 1;
@@ -250,6 +327,12 @@ impl Stamp {
             | u64::from(self.warp) << 26
             | self.block << 31
             | self.serial << cell::SERIAL_SHIFT
+    }
+
+    /// What the cell of a line says whose granules have cells of their own: no stamp, for none has tick 0.
+    #[inline(always)]
+    fn split(self) -> u64 {
+        self.serial << cell::SERIAL_SHIFT
     }
 
     #[inline(always)]
