@@ -10,13 +10,21 @@
 //! atomic (or a `.release` one) on one side, an atomic and then a fence (or an `.acquire` one) on the other.
 //! A fence that a barrier carries to the thread doing the atomic counts too.
 //!
+//! Mostly all that was done to what an instruction touches is past: ordered before whatever the warp does now. That is
+//! seen for all its lanes at once, and only where it is not so lanes are told apart.
+//!
 //! Shared memory is watched by words, four side by side. Of a word whose bytes one lane alone accesses between two
 //! barriers the word's own cell remembers which bytes; where that is not enough to tell, its bytes get cells of their
 //! own, until a plain write of the whole word makes it one again.
 
+mod case;
+mod deed;
 mod four;
 mod global;
+#[cfg(test)]
+mod history;
 mod order;
+mod past;
 mod proxy;
 mod quad;
 mod shadow;

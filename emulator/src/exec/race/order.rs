@@ -29,6 +29,8 @@ pub struct Order {
     settled: u32,
     /// `[observer][observed]`.
     ordered: Vec<u32>,
+    /// For each observer, the least and the most of those of the other warps.
+    others: Vec<(u32, u32)>,
     /// What each warp's last fence covers: `[warp][observed]`; zero before any.
     fenced: Vec<u32>,
     /// What each warp has read through atomics and a fence would make its own.
@@ -113,6 +115,17 @@ fn join_ticks(map: &mut HashMap<u64, Ticks>, cluster: u64, ticks: &Ticks) {
     }
 }
 
+/// The least and the most of the ticks of all warps but `observer`.
+fn known_but_of(observer: usize, ticks: &[u32]) -> (u32, u32) {
+    let (mut least, mut most) = (MANY_TICKS, 0);
+    for (warp, &tick) in ticks.iter().enumerate() {
+        let own = warp == observer;
+        least = least.min(if own { MANY_TICKS } else { tick });
+        most = most.max(if own { 0 } else { tick });
+    }
+    (least, most)
+}
+
 /// More than a cluster takes.
 const MANY_TICKS: u32 = 1 << 29;
 
@@ -126,6 +139,7 @@ impl Order {
             tick: 1,
             settled: 0,
             ordered: vec![0; warps * warps],
+            others: vec![Self::nothing_known(warps); warps],
             fenced: vec![0; warps * warps],
             observed: vec![0; warps * warps],
             remote: vec![Remote::default(); warps],
@@ -145,6 +159,7 @@ impl Order {
         for ticks in [&mut self.ordered, &mut self.fenced, &mut self.observed] {
             ticks.fill(0);
         }
+        self.others.fill(Self::nothing_known(self.warps));
         let remotes = self.remote.iter_mut().chain(&mut self.observed_remote);
         remotes.for_each(clear_remote);
         self.barriers.iter_mut().for_each(Gathering::clear);
@@ -189,13 +204,17 @@ impl Order {
     /// Up to which tick the accesses of the warps other than `observer` are, at the least and at the most.
     #[inline(always)]
     pub fn known_of_others(&self, observer: usize) -> (u32, u32) {
-        let (mut least, mut most) = (MANY_TICKS, 0);
-        for (warp, &tick) in self.ordered[self.row(observer)].iter().enumerate() {
-            let own = warp == observer;
-            least = least.min(if own { MANY_TICKS } else { tick });
-            most = most.max(if own { 0 } else { tick });
-        }
-        (least, most)
+        self.others[observer]
+    }
+
+    /// What [`Order::known_of_others`] says at first; of a warp without others that all they did is known.
+    fn nothing_known(warps: usize) -> (u32, u32) {
+        (if warps == 1 { MANY_TICKS } else { 0 }, 0)
+    }
+
+    /// More of others is known to `observer` than before.
+    fn learned(&mut self, observer: usize) {
+        self.others[observer] = known_but_of(observer, &self.ordered[self.row(observer)]);
     }
 
     /// Up to which tick the accesses of warp `warp` of another cluster are.
@@ -233,6 +252,7 @@ impl Order {
             join(&mut self.ordered[row.clone()], &gathering.ordered);
             join(&mut self.fenced[row], &gathering.fenced);
             join_remote(&mut self.remote[first + warp], &gathering.remote);
+            self.learned(first + warp);
         }
         self.barriers[slot].clear();
         if wholly.count_ones() as usize == self.warps {
@@ -271,6 +291,7 @@ impl Order {
         join(&mut self.ordered[row.clone()], &gathering.ordered);
         join(&mut self.fenced[row], &gathering.fenced);
         join_remote(&mut self.remote[warp], &gathering.remote);
+        self.learned(warp);
         self.tick += 1;
     }
 
@@ -285,6 +306,7 @@ impl Order {
         let row = self.row(warp);
         let observed = self.observed[row.clone()].to_vec();
         join(&mut self.ordered[row.clone()], &observed);
+        self.learned(warp);
         let remote = self.observed_remote[warp].clone();
         join_remote(&mut self.remote[warp], &remote);
         let now: Vec<u32> = self.ordered[row.clone()].to_vec();
@@ -381,6 +403,9 @@ impl Order {
         };
         join(&mut into[row], &seen.ticks);
         join_remote(&mut into_remote[warp], &seen.remote);
+        if now {
+            self.learned(warp);
+        }
     }
 }
 

@@ -9,32 +9,39 @@ use crate::exec::access::bits;
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(64))]
 pub struct Quad {
-    /// Tick of the last write; 0 where there was none. Of a cell that is [`SPLIT`], where its parts are.
-    write_tick: [u32; 4],
+    /// Tick of the last write; 0 where there was none. Of a cell that is [`SPLIT`], where its parts are, as what is
+    /// later than any tick.
+    pub(super) write_tick: [u32; 4],
     /// Lane and warp of the last write, flags, and the lane of the reads since.
-    notes: [u32; 4],
+    pub(super) notes: [u32; 4],
     /// Tick of the reads since the last write: of the last one, where one warp has read; of several warps' reads, of
     /// the first that is not known to be ordered. 0 where there is none.
-    read_tick: [u32; 4],
+    pub(super) read_tick: [u32; 4],
     /// Warps of the block itself that read since the last write.
-    readers: [u32; 4],
+    pub(super) readers: [u32; 4],
 }
 
+/// The last tick that there can be. A block that gets so far is held to have done all of it at once.
+pub const LAST_TICK: u32 = (1 << 30) - 1;
+/// Added to where the parts of a cell are.
+const AFTER_ALL: u32 = LAST_TICK + 1;
+
 /// The last write's lane, and its warp of the cluster above that.
-const WRITER: u32 = 0x1fff;
-const WRITER_WARP: u32 = 0x1fe0;
+pub(super) const WRITER: u32 = 0x1fff;
+pub(super) const WRITER_WARP: u32 = 0x1fe0;
 const WRITER_LANE_BITS: u32 = 5;
-/// Bytes of an [`OWNED`] word that its owner has read; from [`WRITTEN_SHIFT`] on stand those that it has written.
+/// Bytes of the word that were read at the last read's tick: of an [`OWNED`] one those that its owner has read, of
+/// another all; from [`WRITTEN_SHIFT`] on stand those that were written.
 const READ_SHIFT: u32 = 13;
 /// Where the lane of the reads stands, or [`MANY`].
-const READ_LANE_SHIFT: u32 = 17;
-const READ_LANE: u32 = 0x3f << READ_LANE_SHIFT;
+pub(super) const READ_LANE_SHIFT: u32 = 17;
+pub(super) const READ_LANE: u32 = 0x3f << READ_LANE_SHIFT;
 /// Several lanes have read.
-const MANY: u32 = 0x20 << READ_LANE_SHIFT;
+pub(super) const MANY: u32 = 0x20 << READ_LANE_SHIFT;
 /// All the reads since the last write were atomic, or such that threads agree to share the place.
-const STRONG_READ: u32 = 1 << 23;
+pub(super) const STRONG_READ: u32 = 1 << 23;
 /// The last write was.
-const STRONG_WRITE: u32 = 1 << 24;
+pub(super) const STRONG_WRITE: u32 = 1 << 24;
 /// The word's bytes have cells of their own, which count instead of this one.
 pub const SPLIT: u32 = 1 << 25;
 /// Warps of other blocks have read since: they are in a list.
@@ -42,6 +49,8 @@ pub const FAR: u32 = 1 << 26;
 /// Of all that is not known to everybody, one lane did everything, at one tick, to some bytes of the word.
 pub const OWNED: u32 = 1 << 27;
 const WRITTEN_SHIFT: u32 = 28;
+pub(super) const ALL_READ: u32 = 15 << READ_SHIFT;
+pub(super) const ALL_WRITTEN: u32 = 15 << WRITTEN_SHIFT;
 
 /// Which cells of a quad, by the bits of a number.
 const SELECTED: [[u32; 4]; 16] = {
@@ -81,13 +90,13 @@ pub struct Side {
 
 impl Side {
     #[inline(always)]
-    fn writer(&self, lane: usize) -> u32 {
+    pub(super) fn writer(&self, lane: usize) -> u32 {
         self.warp << WRITER_LANE_BITS | lane as u32
     }
 }
 
 /// The other one, in a race.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Other {
     /// Warp of the cluster.
     pub warp: usize,
@@ -141,9 +150,8 @@ impl Quad {
     /// Splits cell `k`: four cells that know what it does, which it says are at `place` from now on.
     pub fn split(&mut self, k: usize, place: u32) -> Quad {
         let note = self.notes[k];
-        let whole = if note & OWNED == 0 { 15 } else { 0 };
-        let written = selected(note >> WRITTEN_SHIFT | whole);
-        let read = selected(note >> READ_SHIFT & 15 | whole);
+        let written = selected(note >> WRITTEN_SHIFT);
+        let read = selected(note >> READ_SHIFT);
         let parts = Quad {
             write_tick: written.and(Four::all(self.write_tick[k])).array(),
             notes: Four::all(note & (WRITER | READ_LANE | STRONG_READ | STRONG_WRITE)).array(),
@@ -153,15 +161,15 @@ impl Quad {
         // By vectors, as they are read: a read of four waits for a write of one.
         let chosen = selected(1 << k);
         let ticks = Four::new(self.write_tick);
-        self.write_tick = chosen.choose(Four::all(place), ticks).array();
+        self.write_tick = chosen.choose(Four::all(AFTER_ALL | place), ticks).array();
         let notes = Four::new(self.notes);
         let new = Four::all(note & FAR | SPLIT);
         self.notes = chosen.choose(new, notes).array();
         parts
     }
 
-    /// Whether lane `lane`'s access to `bytes` of the word whose cell is `k`, not [`SPLIT`], leaves it [`OWNED`] by that
-    /// lane, and so races with nothing; if so, notes it where `noted` says.
+    /// Whether lane `lane`'s access to `bytes` of the word whose cell is `k` leaves it [`OWNED`] by that lane, and so
+    /// races with nothing; if so, notes it where `noted` says.
     #[inline(always)]
     pub fn own<const WRITES: bool>(
         &mut self,
@@ -171,63 +179,43 @@ impl Quad {
         bytes: u32,
         noted: bool,
     ) -> bool {
-        let note = self.notes[k];
-        let me = side.writer(lane);
-        let at = (lane as u32) << READ_LANE_SHIFT;
-        let whole = if note & OWNED == 0 { 15 } else { 0 };
-        let settled = self.write_tick[k] <= side.settled;
-        let mine = note & (WRITER | STRONG_WRITE) == me && self.write_tick[k] == side.tick;
-        let read_settled = self.read_tick[k] <= side.settled;
-        let read_mine = note & (READ_LANE | STRONG_READ) == at
-            && self.readers[k] == side.bit
-            && self.read_tick[k] == side.tick;
-        let owned = (settled | mine) & (read_settled | read_mine);
-        if !owned || side.strong || note & FAR != 0 {
+        let (note, write_tick, read_tick) = (self.notes[k], self.write_tick[k], self.read_tick[k]);
+        let me = side.writer(lane) | (lane as u32) << READ_LANE_SHIFT;
+        let apart = note ^ me;
+        let write_settled = write_tick <= side.settled;
+        let write_mine = (apart & (WRITER | STRONG_WRITE) == 0) & (write_tick == side.tick);
+        let read_settled = read_tick <= side.settled;
+        let read_mine = (apart & (READ_LANE | STRONG_READ) == 0)
+            & (self.readers[k] == side.bit)
+            & (read_tick == side.tick);
+        let owned = (write_settled | write_mine) & (read_settled | read_mine);
+        if !owned | side.strong | (note & FAR != 0) {
             return false;
         }
         if !noted {
             return true;
         }
-        let mut written = if settled {
-            0
-        } else {
-            note >> WRITTEN_SHIFT | whole
-        };
-        let mut read = if read_settled {
-            0
-        } else {
-            note >> READ_SHIFT & 15 | whole
-        };
-        if WRITES {
-            written |= bytes;
-            read &= !bytes;
-        } else {
-            read |= bytes;
-        }
-        let fields = [
+        let written = if write_settled { 0 } else { note & ALL_WRITTEN };
+        let read = if read_settled { 0 } else { note & ALL_READ };
+        let (written, read) = if WRITES {
             (
-                &mut self.write_tick,
-                if written != 0 { side.tick } else { 0 },
-            ),
-            (
-                &mut self.notes,
-                me | at | OWNED | written << WRITTEN_SHIFT | read << READ_SHIFT,
-            ),
-            (&mut self.read_tick, if read != 0 { side.tick } else { 0 }),
-            (&mut self.readers, if read != 0 { side.bit } else { 0 }),
-        ];
-        // By vectors: see `split`.
-        let chosen = selected(1 << k);
-        for (field, value) in fields {
-            *field = chosen.choose(Four::all(value), Four::new(*field)).array();
-        }
+                written | bytes << WRITTEN_SHIFT,
+                read & !(bytes << READ_SHIFT),
+            )
+        } else {
+            (written, read | bytes << READ_SHIFT)
+        };
+        self.notes[k] = me | OWNED | written | read;
+        self.write_tick[k] = if written != 0 { side.tick } else { 0 };
+        self.read_tick[k] = if read != 0 { side.tick } else { 0 };
+        self.readers[k] = if read != 0 { side.bit } else { 0 };
         true
     }
 
     /// Makes cell `k`, which is [`SPLIT`], one of which nothing is known; where its parts were.
     #[inline(always)]
     pub fn join(&mut self, k: usize) -> u32 {
-        let place = self.write_tick[k];
+        let place = self.write_tick[k] & LAST_TICK;
         let chosen = selected(1 << k);
         for field in [
             &mut self.write_tick,
@@ -243,12 +231,12 @@ impl Quad {
     /// Where the cells of the bytes of cell `k` are, which is [`SPLIT`].
     #[inline(always)]
     pub fn parts(&self, k: usize) -> usize {
-        self.write_tick[k] as usize
+        (self.write_tick[k] & LAST_TICK) as usize
     }
 
     /// Where the reads are not known to be ordered before what the warp does now; and where no other warp has read.
     #[inline(always)]
-    fn late_reads(&self, side: &Side) -> (Four, Four) {
+    pub(super) fn late_reads(&self, side: &Side) -> (Four, Four) {
         let readers = Four::new(self.readers);
         let alone = Four::all(side.bit).out_of(readers).equals(Four::all(0));
         let all = Four::all(side.own.min(side.others));
@@ -309,7 +297,7 @@ impl Quad {
             .out_of(notes)
             .or(lanes)
             .or(strong)
-            .or(Four::all(15 << READ_SHIFT));
+            .or(Four::all(ALL_READ));
         let old = Four::new(self.read_tick);
         // Of a warp's reads that nothing orders among its lanes, the last is the first to be unordered for others.
         let tick = alone.out_of(merged).choose(old, Four::all(side.tick));
@@ -325,7 +313,7 @@ impl Quad {
     #[inline(always)]
     pub fn write_all(&mut self, side: &Side, lane: usize, select: u32) {
         let none = Four::all(0);
-        let me = Four::all(side.writer(lane));
+        let me = Four::all(side.writer(lane) | ALL_WRITTEN);
         let now = Four::all(side.tick);
         let notes = Four::new(self.notes);
         let ticks = Four::new(self.write_tick);
@@ -416,7 +404,6 @@ impl Quad {
         };
         let strong = side.strong && (stale || note & STRONG_READ != 0);
         let strong = if strong { STRONG_READ } else { 0 };
-        let all = 15 << READ_SHIFT;
-        self.notes[k] = note & !(READ_LANE | STRONG_READ) | lanes | strong | all;
+        self.notes[k] = note & !(READ_LANE | STRONG_READ) | lanes | strong | ALL_READ;
     }
 }

@@ -1,7 +1,7 @@
 //! What is known of the accesses to a block's shared memory: a cell for each word, and for each byte of the words of
 //! which threads access parts.
 
-use super::quad::{FAR, Quad, SPLIT, Write};
+use super::quad::{FAR, LAST_TICK, Quad, SPLIT, Write};
 use crate::exec::shared::AlignedBytes;
 use std::collections::HashMap;
 
@@ -94,7 +94,13 @@ impl<'q> View<'q> {
 pub const ALL_BYTES: u32 = 15;
 
 /// Past this the shadow is wiped and ticks begin anew.
-const LAST_TICK: u32 = 1 << 30;
+const MANY_TICKS: u32 = LAST_TICK / 2;
+
+/// A tick of the order's, in a shadow whose ticks begin at `base`.
+#[inline(always)]
+pub fn at_tick(base: u32, tick: u32) -> u32 {
+    base.saturating_add(tick).min(LAST_TICK)
+}
 
 impl SharedRaces {
     /// For `len` bytes; the shadow is made when the check first wants it.
@@ -116,11 +122,17 @@ impl SharedRaces {
         self.words.view()
     }
 
+    /// A tick of the order's, by which accesses are noted.
+    #[inline(always)]
+    pub fn tick(&self, tick: u32) -> u32 {
+        at_tick(self.base, tick)
+    }
+
     /// A new block.
     pub fn forget(&mut self) {
         self.base = self.latest;
         self.far.clear();
-        if self.base > LAST_TICK {
+        if self.base > MANY_TICKS {
             *self = SharedRaces::new(self.len);
         }
     }
