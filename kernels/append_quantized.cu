@@ -5,7 +5,7 @@
 // Arranged as append with RoPE is (append.cu): a lane takes 16 bytes of several heads' vectors of one token, the lanes of a
 // vector follow each other in a warp.
 #include "cache.cuh"
-#include "quantize.cuh"
+#include "channels.cuh"
 #include "step.cuh"
 #include "variants.h"
 
@@ -17,7 +17,7 @@ struct Side {
     int64_t head_stride;
     void* cache;
     float* scales;
-    const float* channel_scale;  // of the lane's elements of head 0
+    const float* channel_scale;
     int dtype;
 };
 
@@ -45,13 +45,11 @@ struct Append {
     __device__ __forceinline__ void putQuantized(const Side& side, const Vec16& x, int64_t element, int head,
                                                  bool exists) const {
         float y[kPerVector];
-#pragma unroll
-        for (int w = 0; w < kPerVector / 2; w++) {
-            const float2 pair = elements.unpack(x.word[w]);
-            y[2 * w] = pair.x;
-            y[2 * w + 1] = pair.y;
+        unpackVector(y, x, elements);
+        if (side.channel_scale != nullptr && exists) {
+            ChannelDividers<false, kHeadDim> channels(side.channel_scale);
+            channels.divide(y, head, unit.chunk);
         }
-        if (side.channel_scale != nullptr && exists) divideByChannels(y, side.channel_scale + head * kHeadDim);
         const Quantized<P> quantized = quantizeChunk<P, kHeadDim>(y, unit);
         if (!exists) return;
         *reinterpret_cast<uint2*>(static_cast<int8_t*>(side.cache) + element) = quantized.payload;
@@ -79,8 +77,8 @@ __device__ __forceinline__ void appendQuantized(const KvAppendParams& p) {
     const int element = unit.chunk * kPerVector;
     const auto sideOf = [&](const KvTokens& tokens, void* cache, float* scales, const float* channel_scale, int dtype) {
         const int64_t from = tokenOffset(tokens, packed, token.step.first, token.sequence, token.nth, 0) + element;
-        return Side{static_cast<const uint16_t*>(tokens.data) + from, tokens.head_stride, cache, scales,
-                    channel_scale == nullptr ? nullptr : channel_scale + element, dtype};
+        return Side{static_cast<const uint16_t*>(tokens.data) + from, tokens.head_stride, cache, scales, channel_scale,
+                    dtype};
     };
     const Side k = sideOf(p.k_new, p.cache.k, p.cache.k_scale, p.cache.k_channel_scale, p.k_dtype);
     const Side v = sideOf(p.v_new, p.cache.v, p.cache.v_scale, p.cache.v_channel_scale, p.v_dtype);

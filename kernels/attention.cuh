@@ -82,7 +82,7 @@ struct WarpAttention {
     typename KeyTile::Lane at;
     typename ValueTile::Lane v_at;  // where tiles of V are not like K's
     uint32_t scale_to, scales_at;   // where the lane's scales go in slot 0, and where it reads those of its tokens
-    size_t from;                    // the lane's first chunk of the next K tile to copy
+    size_t from;                    // the lane's source of the next K tile to copy
     size_t v_from;                  // and of V, where it does not lie as far from K everywhere
     size_t scale_from;              // the lane's scale of that K tile, or V's where K has none
     K keys;
@@ -119,10 +119,10 @@ struct WarpAttention {
         KeyTile::place(at, ring, lane);
         const int tile = range.begin + warp * kTokens;
         const int64_t element = first + static_cast<int64_t>(tile) * kHeadDim;
-        from = globalAddress(p.cache.k) + element * Stored<Sk>::kBytes + lane * KV_VECTOR_BYTES;
+        from = KeyTile::source(globalAddress(p.cache.k) + element * Stored<Sk>::kBytes, lane);
         if constexpr (!kAlike) {
             ValueTile::place(v_at, ring, lane);
-            v_from = globalAddress(p.cache.v) + element * Stored<Sv>::kBytes + lane * KV_VECTOR_BYTES;
+            v_from = ValueTile::source(globalAddress(p.cache.v) + element * Stored<Sv>::kBytes, lane);
         }
         if constexpr (kKeysScaled || kValuesScaled) {
             scale_to = ring + placeOfScale<kTokens>(lane) * sizeof(float);
@@ -132,20 +132,20 @@ struct WarpAttention {
             const float* const scales = kKeysScaled ? p.cache.k_scale : p.cache.v_scale;
             scale_from = globalAddress(scales) + (element / kHeadDim + lane) * sizeof(float);
         }
-        copyKeys<0>(tile);
-        copyValues<1>(tile);
+        copyKeys<0>(range.end - tile);
+        copyValues<1>(range.end - tile);
     }
 
     // All of this warp's tiles in the cache.
     __device__ __forceinline__ void attend(int warp) {
-        int tile = range.begin + warp * kTokens;
-        while (tile < range.end) {
-            attendTile<0>(tile);
-            if ((tile += kStride) >= range.end) break;
-            attendTile<1>(tile);
-            if ((tile += kStride) >= range.end) break;
-            attendTile<2>(tile);
-            tile += kStride;
+        int left = range.end - (range.begin + warp * kTokens);
+        while (left > 0) {
+            attendTile<0>(left);
+            if ((left -= kStride) <= 0) break;
+            attendTile<1>(left);
+            if ((left -= kStride) <= 0) break;
+            attendTile<2>(left);
+            left -= kStride;
         }
         waitForCopies<0>();
         __syncwarp();
@@ -156,7 +156,7 @@ struct WarpAttention {
         Scores scores;
         Weights weights;
         keys.template multiply<0>(scores, at);
-        weigh<0>(weights, scores, position, position + kTokens);
+        weigh<0, false>(weights, scores, kTokens, position + kTokens);
         multiplyValues<1>(weights);
     }
 
@@ -176,9 +176,10 @@ struct WarpAttention {
     }
 
   private:
-    // The kPhase-th of three tiles that go through the ring in turn.
+    // The kPhase-th of three tiles that go through the ring in turn. `left`: the block's tokens from its first one on, those
+    // of other warps' tiles too.
     template <int kPhase>
-    __device__ __forceinline__ void attendTile(int tile) {
+    __device__ __forceinline__ void attendTile(int left) {
         constexpr int kKeys = 2 * kPhase % kSlots;
         constexpr int kValues = (2 * kPhase + 1) % kSlots;
         constexpr int kFree = (2 * kPhase + 2) % kSlots;
@@ -187,20 +188,19 @@ struct WarpAttention {
 
         waitForCopies<1>();  // for K; V may be under way
         __syncwarp();        // for all lanes' copies, and until all are done with the V before
-        copyKeys<kFree>(tile + kStride);
+        copyKeys<kFree>(left - kStride);
         keys.template multiply<kKeys>(scores, at);
-        weigh<kKeys>(weights, scores, tile, range.end);
+        weigh<kKeys, true>(weights, scores, left, place.end);
 
         waitForCopies<1>();  // for V
         __syncwarp();
-        copyValues<kKeys>(tile + kStride);
+        copyValues<kKeys>(left - kStride);
         multiplyValues<kValues>(weights);
     }
 
-    // The next tile's K and all its scales, then its V.
+    // The next tile's K and all its scales, then its V: as many rows of it as there are.
     template <int kSlot>
-    __device__ __forceinline__ void copyKeys(int tile) {
-        const int rows = range.end - tile;
+    __device__ __forceinline__ void copyKeys(int rows) {
         if (rows >= kTokens) {
             KeyTile::template copyWhole<kSlot>(at, from);
             copyScales([&](auto to, size_t scale) {
@@ -228,16 +228,22 @@ struct WarpAttention {
         }
     }
 
+    __device__ __forceinline__ size_t valuesFrom() const {
+        if constexpr (kAlike) {
+            return from + distance(p.cache.v, p.cache.k);
+        } else {
+            return v_from;
+        }
+    }
+
     template <int kSlot>
-    __device__ __forceinline__ void copyValues(int tile) {
-        if (tile < range.end) {
-            if constexpr (kAlike) {
-                ValueTile::template copy<kSlot>(at, from + distance(p.cache.v, p.cache.k), range.end - tile, lane);
-            } else {
-                ValueTile::template copy<kSlot>(v_at, v_from, range.end - tile, lane);
-                v_from += kStride * ValueTile::kRowBytes;
-            }
+    __device__ __forceinline__ void copyValues(int rows) {
+        if (rows >= kTokens) {
+            ValueTile::template copyWhole<kSlot>(valuesAt(), valuesFrom());
             from += kStride * KeyTile::kRowBytes;
+            if constexpr (!kAlike) v_from += kStride * ValueTile::kRowBytes;
+        } else if (rows > 0) {  // the last
+            ValueTile::template copyPart<kSlot>(valuesAt(), valuesFrom(), rows, lane);
         }
         commitCopies();
     }
@@ -256,17 +262,17 @@ struct WarpAttention {
         }
     }
 
-    // kSlot is that of the tile's K, which has the scales.
-    template <int kSlot>
-    __device__ __forceinline__ void weigh(Weights& weights, Scores& scores, int tile, int end) {
+    // kSlot is that of the tile's K, which has the scales. Tokens from `end` on, `left` behind the tile's first, do not
+    // exist. By reference: it is seldom asked for, and then found in shared memory.
+    template <int kSlot, bool kMayBePlain>
+    __device__ __forceinline__ void weigh(Weights& weights, Scores& scores, int left, const int& end) {
         constexpr int kSlotAt = kSlot * Ring::kSlotBytes;
         Factors factors = keys.template factors<kSlotAt + Ring::kKeyScales>(scales_at, p.score_scale);
         const TokenScales scales = V::template tokenScales<kSlotAt + Ring::kValueScales>(scales_at);
-        // From registers, unless these are wanted for queries.
-        const int plain_begin = K::kResident ? range.plain_begin : place.plain_begin;
-        const int plain_end = K::kResident ? range.plain_end : place.plain_end;
-        if (tile < plain_begin || tile + kTokens > plain_end) {
-            shapeScores(scores, factors, tile, end);
+        // From registers, where there is room.
+        const Plain plain = kColumnTiles == 1 ? range.plain : place.plain;
+        if (!kMayBePlain || !plain.has(left)) {
+            shapeScores(scores, factors, left, end);
             factors.forget();
         }
         float sums[kColumnTiles][2];
@@ -289,9 +295,10 @@ struct WarpAttention {
                 for (int half = 0; half < 2; half++) weights[n][a].pair[half] = transpose(weights[n][a].pair[half]);
     }
 
-    // Scores of a tile that not all queries see alike, or that goes beyond the tokens there are (from `end` on): capped,
-    // biased and masked, in base 2.
-    __device__ __forceinline__ void shapeScores(Scores& scores, const Factors& factors, int tile, int end) const {
+    // Scores of a tile that not all queries see alike, or that goes beyond the tokens there are: capped, biased and masked,
+    // in base 2.
+    __device__ __forceinline__ void shapeScores(Scores& scores, const Factors& factors, int left, int end) const {
+        const int tile = end - left;
 #pragma unroll
         for (int n = 0; n < kColumnTiles; n++) {
 #pragma unroll
@@ -324,28 +331,27 @@ struct WarpAttention {
     __device__ __forceinline__ bool weighAgainstMaximum(Weights& weights, float (&sums)[kColumnTiles][2],
                                                         const Scores& scores, const Factors& factors,
                                                         const TokenScales& scales) const {
-        uint32_t largest = 0;  // two positive zeros
+        uint32_t largest;
 #pragma unroll
         for (int n = 0; n < kColumnTiles; n++) {
-            sums[n][0] = sums[n][1] = 0.0f;
 #pragma unroll
             for (int a = 0; a < kTokenFragments; a++) {
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
+                    const bool is_first = a + half == 0;
                     const float* c = &scores[n][a].c[2 * half];
                     const float low = exp2Fast(fmaf(c[0], factors.of(n, a, half, 0), -maximum[n][0]));
                     const float high = exp2Fast(fmaf(c[1], factors.of(n, a, half, 1), -maximum[n][1]));
-                    sums[n][0] += low;
-                    sums[n][1] += high;
+                    sums[n][0] = is_first ? low : sums[n][0] + low;
+                    sums[n][1] = is_first ? high : sums[n][1] + high;
                     const uint32_t pair =
                         Element<Product>::pack(scales.weightOf(low, a, half), scales.weightOf(high, a, half));
                     weights[n][a].pair[half] = pair;
-                    largest = n + a + half == 0 ? pair : Element<Product>::larger(largest, pair);
+                    largest = n == 0 && is_first ? pair : Element<Product>::larger(largest, pair);
                 }
             }
         }
-        const float2 pair = Element<Product>::unpack(largest);
-        return __any_sync(kAllLanes, fmaxf(pair.x, pair.y) > kRaiseAbove);
+        return __any_sync(kAllLanes, Element<Product>::anyAbove(largest, kRaiseAbove));
     }
 
     __device__ __forceinline__ void raiseMaximum(const Scores& scores, const Factors& factors,

@@ -176,12 +176,7 @@ struct Block {
             if (kept) store(static_cast<uint16_t*>(to.cache) + element + unit.chunk * kPerVector, x);
         } else {
             float y[kPerVector];
-#pragma unroll
-            for (int w = 0; w < kPerVector / 2; w++) {
-                const float2 pair = elements.unpack(x.word[w]);
-                y[2 * w] = pair.x;
-                y[2 * w + 1] = pair.y;
-            }
+            unpackVector(y, x, elements);
             if (to.channel_scale != nullptr) divideByChannels(y, to.channel_scale);
             const Quantized<S> quantized = quantizeChunk<S, kHeadDim>(y, unit);
             if (present) {
@@ -261,11 +256,18 @@ struct Block {
         float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
         Partial partial = {kNoScore, 0.0f};
 
-        __device__ __forceinline__ void merge(const float4& other_o, const Partial& other_partial) {
-            float other;
-            const float factor = partial.merge(other_partial, other);
-            o = {o.x * factor + other_o.x * other, o.y * factor + other_o.y * other, o.z * factor + other_o.z * other,
-                 o.w * factor + other_o.w * other};
+        // Against a maximum that is no lower.
+        __device__ __forceinline__ void rescale(float maximum) {
+            const float factor = exp2Fast(partial.maximum - maximum);
+            partial = {maximum, partial.sum * factor};
+            o = {o.x * factor, o.y * factor, o.z * factor, o.w * factor};
+        }
+        // Another part, of which the maximum is no higher.
+        __device__ __forceinline__ void add(const float4& other_o, const Partial& other) {
+            const float weight = exp2Fast(other.maximum - partial.maximum);
+            partial.sum = fmaf(other.sum, weight, partial.sum);
+            o = {fmaf(other_o.x, weight, o.x), fmaf(other_o.y, weight, o.y), fmaf(other_o.z, weight, o.z),
+                 fmaf(other_o.w, weight, o.w)};
         }
     };
     static constexpr int kQuads = kHeadDim / 4;
@@ -273,22 +275,20 @@ struct Block {
     // Of all warps, and of the new tokens where there are some.
     __device__ __forceinline__ Quad mergeParts(const Merge& merge, bool has_new, int column, int quad) const {
         Quad x;
+        Partial partial[kWarps + 1];
 #pragma unroll
-        for (int w = 0; w < kWarps; w++) {
-            x.partial.maximum = fmaxf(x.partial.maximum, merge.partial[w][column].maximum);
+        for (int part = 0; part <= kWarps; part++) {
+            if (part < kNewTokens || has_new) {
+                partial[part] = merge.partial[part][column];
+                x.partial.maximum = fmaxf(x.partial.maximum, partial[part].maximum);
+            }
         }
-        if (has_new) x.partial.maximum = fmaxf(x.partial.maximum, merge.partial[kNewTokens][column].maximum);
-        const auto add = [&](int part) {
-            const Partial& partial = merge.partial[part][column];
-            const float4 o = reinterpret_cast<const float4*>(merge.out[part][column])[quad];
-            const float weight = exp2Fast(partial.maximum - x.partial.maximum);
-            x.partial.sum = fmaf(partial.sum, weight, x.partial.sum);
-            x.o = {fmaf(o.x, weight, x.o.x), fmaf(o.y, weight, x.o.y), fmaf(o.z, weight, x.o.z),
-                   fmaf(o.w, weight, x.o.w)};
-        };
 #pragma unroll
-        for (int w = 0; w < kWarps; w++) add(w);
-        if (has_new) add(kNewTokens);
+        for (int part = 0; part <= kWarps; part++) {
+            if (part < kNewTokens || has_new) {
+                x.add(reinterpret_cast<const float4*>(merge.out[part][column])[quad], partial[part]);
+            }
+        }
         return x;
     }
 
@@ -305,12 +305,28 @@ struct Block {
         if (quad == 0) *reinterpret_cast<float2*>(to + kHeadDim) = {x.partial.maximum, x.partial.sum};
     }
 
+    // Four splits at a time: their loads are under way together, and one maximum serves all.
     __device__ __forceinline__ Quad mergeSplits(int column, int quad) const {
+        constexpr int kAtOnce = 4;
         Quad x;
-        for (int of_split = 0; of_split < at.splits; of_split++) {
-            const float* const from = partialsOf(of_split, column);
-            const float2 m = __ldcg(reinterpret_cast<const float2*>(from + kHeadDim));
-            x.merge(__ldcg(reinterpret_cast<const float4*>(from) + quad), {m.x, m.y});
+        const float* from = partialsOf(0, column);
+        for (int first = 0; first < at.splits; first += kAtOnce) {
+            Quad part[kAtOnce];
+#pragma unroll
+            for (int i = 0; i < kAtOnce; i++) {
+                if (first + i < at.splits) {
+                    const float2 partial = __ldcg(reinterpret_cast<const float2*>(from + kHeadDim));
+                    part[i].partial = {partial.x, partial.y};
+                    part[i].o = __ldcg(reinterpret_cast<const float4*>(from) + quad);
+                }
+                from += kColumns * kPartialFloats;
+            }
+            float maximum = x.partial.maximum;
+#pragma unroll
+            for (int i = 0; i < kAtOnce; i++) maximum = fmaxf(maximum, part[i].partial.maximum);
+            x.rescale(maximum);
+#pragma unroll
+            for (int i = 0; i < kAtOnce; i++) x.add(part[i].o, part[i].partial);
         }
         return x;
     }
@@ -319,7 +335,11 @@ struct Block {
         const Division row = divide(at.first_row + column, p.group_size);
         const int query = row.quotient;
         const int head = at.kv_head * p.group_size.value + row.remainder;
-        if (p.sinks != nullptr && x.partial.sum != 0.0f) x.merge({}, {p.sinks[head] * kLog2E, 1.0f});
+        if (p.sinks != nullptr && x.partial.sum != 0.0f) {
+            const Partial sink = {p.sinks[head] * kLog2E, 1.0f};
+            x.rescale(fmaxf(x.partial.maximum, sink.maximum));
+            x.add({}, sink);
+        }
         // A query that sees no token: zeros.
         const float factor = x.partial.sum == 0.0f ? 0.0f : 1.0f / x.partial.sum;
         const int64_t to = (static_cast<int64_t>(at.sequence) * p.query_tokens + query) * p.num_kv_heads.value *
@@ -336,11 +356,14 @@ struct Block {
         if (p.lse != nullptr && quad == 0) p.lse[to] = x.partial.logSumExp();
     }
 
-    // Calls body for every column in use and quad of its elements, over the block's threads.
+    // Calls body for every column in use and quad of its elements, over the block's threads: each keeps to a quad.
     template <typename Body>
     __device__ __forceinline__ void forQuads(const Body& body) const {
-        const int count = min(rows(), kColumns) * kQuads;
-        for (int i = threadIdx.x; i < count; i += KV_DECODE_THREADS) body(i / kQuads, i % kQuads);
+        constexpr int kColumnsAtOnce = KV_DECODE_THREADS / kQuads;
+        const int thread = threadIdx.x;
+        if (kQuads * kColumnsAtOnce < KV_DECODE_THREADS && thread >= kQuads * kColumnsAtOnce) return;
+        const int columns = min(rows(), kColumns);
+        for (int column = thread / kQuads; column < columns; column += kColumnsAtOnce) body(column, thread % kQuads);
     }
 };
 
@@ -354,7 +377,7 @@ template <typename Sk, typename Sv, int kHeadDim, int kColumnTiles>
 __device__ __forceinline__ void decode(const KvDecodeParams& p) {
     using B = Block<Sk, Sv, kHeadDim, kColumnTiles>;
     extern __shared__ __align__(128) unsigned char shared[];
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int warp = __shfl_sync(kAllLanes, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
     B block = {p, typename B::Elements(p), {}, shared};
     Place& at = block.at;
     const Division of_splits = divide(blockIdx.x, p.num_splits);
@@ -366,12 +389,12 @@ __device__ __forceinline__ void decode(const KvDecodeParams& p) {
     at.kv_head = of_heads.remainder;
     at.sequence = of_heads.quotient;
     at.step = sequenceStep(p.step, at.sequence);
-    const Range range = rangeOfBlock(p, at.step, at.split, B::Warp::kStride);
+    const Range range = rangeOfBlock(p, at.step, at.split, B::Warp::kTokens, B::Warp::kStride);
     at.splits = range.splits;
     at.first_query = range.first_query;
     at.last_row = p.query_tokens * p.group_size.value - 1;
-    at.plain_begin = range.plain_begin;
-    at.plain_end = range.plain_end;
+    at.end = range.end;
+    at.plain = range.plain;
     at.first_row = at.row_group * B::kColumns;
     if (at.split >= at.splits) return;
     __shared__ Place parked;

@@ -22,6 +22,10 @@ struct Element<__half> {
         const __half2 m = __hmax2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
         return reinterpret_cast<const uint32_t&>(m);
     }
+    // Whether either of a pair, neither of them negative, is above `limit`, or no number.
+    static __device__ __forceinline__ bool anyAbove(uint32_t pair, float limit) {
+        return !__hble2(reinterpret_cast<const __half2&>(pair), __float2half2_rn(limit));
+    }
     static __device__ __forceinline__ float widen(__half x) { return __half2float(x); }
     static __device__ __forceinline__ __half narrow(float x) { return __float2half_rn(x); }
 };
@@ -41,6 +45,11 @@ struct Element<__nv_bfloat16> {
             __hmax2(reinterpret_cast<const __nv_bfloat162&>(a), reinterpret_cast<const __nv_bfloat162&>(b));
         return reinterpret_cast<const uint32_t&>(m);
     }
+    static __device__ __forceinline__ bool anyAbove(uint32_t pair, float limit) {
+        // Before compute_90 pairs have no comparison. As integers, what is above the limit carries into the sign's place.
+        const uint32_t to_sign = 0x7fff - (__float_as_uint(limit) >> 16);
+        return (pair + (to_sign << 16 | to_sign) & 0x80008000) != 0;
+    }
     static __device__ __forceinline__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
     static __device__ __forceinline__ __nv_bfloat16 narrow(float x) { return __float2bfloat16_rn(x); }
 };
@@ -59,3 +68,14 @@ struct AnyElement {
 
 // Elements of a 16-byte vector, for the 16-bit types.
 constexpr int kPerVector = KV_VECTOR_BYTES / 2;
+
+// All of them. `elements`: an Element or AnyElement.
+template <typename Elements>
+__device__ __forceinline__ void unpackVector(float (&x)[kPerVector], const Vec16& vector, const Elements& elements) {
+#pragma unroll
+    for (int w = 0; w < kPerVector / 2; w++) {
+        const float2 pair = elements.unpack(vector.word[w]);
+        x[2 * w] = pair.x;
+        x[2 * w + 1] = pair.y;
+    }
+}

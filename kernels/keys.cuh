@@ -177,12 +177,7 @@ __device__ __forceinline__ Vec16 byKind(const uint2& first, const uint2& second,
 template <typename Elements>
 __device__ __forceinline__ void multiplyChannels(float (&x)[kPerVector], const Vec16& vector, const float* channel_scale,
                                                  const Elements& elements) {
-#pragma unroll
-    for (int w = 0; w < kPerVector / 2; w++) {
-        const float2 pair = elements.unpack(vector.word[w]);
-        x[2 * w] = pair.x;
-        x[2 * w + 1] = pair.y;
-    }
+    unpackVector(x, vector, elements);
     if (channel_scale == nullptr) return;
 #pragma unroll
     for (int e = 0; e < kPerVector; e++) x[e] *= channel_scale[e];

@@ -20,6 +20,14 @@ struct FragmentC {
     float c[4];
 };
 
+// What a load of four matrices brings as two B. Of four registers that follow each other a B has to have an aligned two.
+struct TwoB {
+    FragmentB first, second;
+};
+__device__ __forceinline__ TwoB twoB(const FragmentA& four) {
+    return {{four.pair[0], four.pair[1]}, {four.pair[2], four.pair[3]}};
+}
+
 // Of integers, A and B of four bytes where the others have two elements: 16 × 32 and 32 × 8, columns of A and rows of B
 // 4t, …, 4t + 3 and the same + 16.
 struct FragmentInt {
@@ -79,28 +87,21 @@ __device__ __forceinline__ uint32_t transpose(uint32_t pair) {
 template <typename T>
 __device__ __forceinline__ FragmentC multiplyAdd(const FragmentA& a, const FragmentB& b, const FragmentC& c);
 
-template <>
-__device__ __forceinline__ FragmentC multiplyAdd<__half>(const FragmentA& a, const FragmentB& b, const FragmentC& c) {
-    FragmentC d;
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%10, %11, %12, %13};"
-        : "=f"(d.c[0]), "=f"(d.c[1]), "=f"(d.c[2]), "=f"(d.c[3])
-        : "r"(a.pair[0]), "r"(a.pair[1]), "r"(a.pair[2]), "r"(a.pair[3]), "r"(b.pair[0]), "r"(b.pair[1]), "f"(c.c[0]),
-          "f"(c.c[1]), "f"(c.c[2]), "f"(c.c[3]));
-    return d;
-}
-
-template <>
-__device__ __forceinline__ FragmentC multiplyAdd<__nv_bfloat16>(const FragmentA& a, const FragmentB& b,
-                                                                const FragmentC& c) {
-    FragmentC d;
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%10, %11, %12, %13};"
-        : "=f"(d.c[0]), "=f"(d.c[1]), "=f"(d.c[2]), "=f"(d.c[3])
-        : "r"(a.pair[0]), "r"(a.pair[1]), "r"(a.pair[2]), "r"(a.pair[3]), "r"(b.pair[0]), "r"(b.pair[1]), "f"(c.c[0]),
-          "f"(c.c[1]), "f"(c.c[2]), "f"(c.c[3]));
-    return d;
-}
+#define KV_MULTIPLY_ADD(type, name)                                                                                   \
+    template <>                                                                                                       \
+    __device__ __forceinline__ FragmentC multiplyAdd<type>(const FragmentA& a, const FragmentB& b,                    \
+                                                           const FragmentC& c) {                                      \
+        FragmentC d;                                                                                                  \
+        asm("mma.sync.aligned.m16n8k16.row.col.f32." name "." name                                                    \
+            ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"                                \
+            : "=f"(d.c[0]), "=f"(d.c[1]), "=f"(d.c[2]), "=f"(d.c[3])                                                  \
+            : "r"(a.pair[0]), "r"(a.pair[1]), "r"(a.pair[2]), "r"(a.pair[3]), "r"(b.pair[0]), "r"(b.pair[1]),         \
+              "f"(c.c[0]), "f"(c.c[1]), "f"(c.c[2]), "f"(c.c[3]));                                                    \
+        return d;                                                                                                     \
+    }
+KV_MULTIPLY_ADD(__half, "f16")
+KV_MULTIPLY_ADD(__nv_bfloat16, "bf16")
+#undef KV_MULTIPLY_ADD
 
 // Of signed bytes, exactly.
 __device__ __forceinline__ FragmentInt multiplyAdd(const FragmentA& a, const FragmentB& b, const FragmentInt& c) {

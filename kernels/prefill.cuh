@@ -103,8 +103,9 @@ struct WarpPrefill {
     unsigned char* part;  // the group's in the first stage
 
     typename Whole::Lane at;       // where fragments of tiles are read
+    uint32_t query_at;             // where those of long queries begin
     typename Part::Lane part_at;   // where the warp copies to
-    size_t from;                   // the lane's first chunk of the part to copy next
+    size_t from;                   // the lane's source of the part to copy next
     int end;                       // the block's tokens end here,
     int first_end, last_end;       // those that the warp's first row sees here, its last row's here
     FragmentA q[kLong ? 1 : kSteps];
@@ -131,11 +132,12 @@ struct WarpPrefill {
         part = shared + warp * Part::kBytes;
         Whole::place(at, sharedAddress(shared), lane);
         Part::place(part_at, sharedAddress(part), lane);
+        query_at = at.down[0] + warp * Part::kBytes;
+        keepInRegister(query_at);
         if (share > 0) beginWithShare();
         const T* const tensor = static_cast<const T*>(warp < kParts / 2 ? p.cache.k : p.cache.v);
         const int token = begin + warp % (kParts / 2) * kWarpRows;
-        from = __cvta_generic_to_global(tensor + cacheOffset(p.cache, queries.sequence, kv_head, token) +
-                                        lane * kPerVector);
+        from = Part::source(globalAddress(tensor + cacheOffset(p.cache, queries.sequence, kv_head, token)), lane);
         if (share == 0) copyQueries();
         copyTile<0>(begin);
         if constexpr (!kLong) {
@@ -206,33 +208,30 @@ struct WarpPrefill {
 
     // Has values begin with the second half of V.
     __device__ __forceinline__ void beginWithShare() {
-        constexpr int kSteps = Whole::kSet / 2;  // of a set of chunks
-        uint32_t whole[kSteps];
+        uint32_t whole[Whole::kPairs];
 #pragma unroll
-        for (int i = 0; i < kSteps; i++) whole[i] = at.v[i];
+        for (int i = 0; i < Whole::kPairs; i++) whole[i] = at.down[i];
 #pragma unroll
-        for (int i = 0; i < kSteps; i++) {
+        for (int i = 0; i < Whole::kPairs; i++) {
             const int step = i + kOutSteps;
-            at.v[i] = whole[step % kSteps] + step / kSteps * Whole::kSet * KV_VECTOR_BYTES;
+            at.down[i] = whole[step % Whole::kPairs] + step / Whole::kPairs * Whole::kSet * KV_VECTOR_BYTES;
         }
     }
 
-    // Where the queries lie relative to the tiles is a matter of the warp.
+    // From one address, of which the others are made: registers are worth more.
     template <int kStep>
     __device__ __forceinline__ FragmentA queryRows() const {
-        typename Part::Lane query_at;
-        uint32_t offset = warp * Part::kBytes;
-        keepInRegister(offset);  // or four addresses are kept besides those of the tiles
-        constexpr int kIndex = kStep % (Part::kSet / 2);
-        query_at.k[kIndex] = at.k[kIndex] + offset;
-        return Part::template keys<kQuerySlot, 0, kStep>(query_at);
+        constexpr int kPair = kStep % Part::kPairs;
+        typename Part::Lane rows_at;
+        rows_at.down[kPair] = query_at ^ 2 * kPair * KV_VECTOR_BYTES;
+        return Part::template keys<kQuerySlot, 0, kStep>(rows_at);
     }
 
     // Brings the warp's query rows to its part of a stage, zeros for rows that are not there.
     __device__ __forceinline__ void copyQueries() const {
         const bool packed = p.step.cu_seqlens != nullptr;
         unrolled<Part::kCopies>([&](auto i) {
-            constexpr int kTo = kQuerySlot * Part::kBytes + i / Part::kPeriod * Part::kPeriod * 32 * KV_VECTOR_BYTES;
+            constexpr int kTo = kQuerySlot * Part::kBytes + i * 32 * KV_VECTOR_BYTES;
             const int local = (i * 32 + lane) / Part::kChunks, c = (i * 32 + lane) % Part::kChunks;
             const int row = min(firstRow() + local, rows() - 1);
             const int query = row / p.group_size;
@@ -281,9 +280,9 @@ struct WarpPrefill {
                 rows = q[step];
             }
             unrolled<kTokens / 16>([&](auto a) {
-                const FragmentA k = Whole::template keys<2 * kStage, a * 16, step>(at);
-                scores[2 * a] = multiplyAdd<T>(rows, {k.pair[0], k.pair[2]}, scores[2 * a]);
-                scores[2 * a + 1] = multiplyAdd<T>(rows, {k.pair[1], k.pair[3]}, scores[2 * a + 1]);
+                const TwoB k = Whole::template keyColumns<2 * kStage, a * 16, step>(at);
+                scores[2 * a] = multiplyAdd<T>(rows, k.first, scores[2 * a]);
+                scores[2 * a + 1] = multiplyAdd<T>(rows, k.second, scores[2 * a + 1]);
             });
         });
     }
@@ -292,9 +291,9 @@ struct WarpPrefill {
     __device__ __forceinline__ void multiplyValues(const FragmentA (&weights)[kTokens / 16]) {
         unrolled<kTokens / 16>([&](auto a) {
             unrolled<kOutSteps>([&](auto step) {
-                const FragmentA v = Whole::template values<2 * kStage + 1, a * 16, step>(at);
-                out[2 * step] = multiplyAdd<T>(weights[a], {v.pair[0], v.pair[2]}, out[2 * step]);
-                out[2 * step + 1] = multiplyAdd<T>(weights[a], {v.pair[1], v.pair[3]}, out[2 * step + 1]);
+                const TwoB v = Whole::template valueRows<2 * kStage + 1, a * 16, step>(at);
+                out[2 * step] = multiplyAdd<T>(weights[a], v.first, out[2 * step]);
+                out[2 * step + 1] = multiplyAdd<T>(weights[a], v.second, out[2 * step + 1]);
             });
         });
     }
@@ -395,8 +394,9 @@ __device__ __forceinline__ void prefill(const KvPrefillParams& p) {
     if (!queries.exist) return;
     WarpPrefill<T, kHeadDim> warp = {p, queries};
     warp.kv_head = blockIdx.x % p.num_kv_heads;
-    warp.warp = threadIdx.x / 32 % WarpPrefill<T, kHeadDim>::kParts;
-    warp.share = threadIdx.x / 32 / WarpPrefill<T, kHeadDim>::kParts;
+    const int warp_in_block = __shfl_sync(kAllLanes, threadIdx.x / 32, 0);
+    warp.warp = warp_in_block % WarpPrefill<T, kHeadDim>::kParts;
+    warp.share = warp_in_block / WarpPrefill<T, kHeadDim>::kParts;
     warp.lane = threadIdx.x % 32;
     warp.attend(shared);
     __syncthreads();  // nobody reads tiles any more
@@ -405,10 +405,9 @@ __device__ __forceinline__ void prefill(const KvPrefillParams& p) {
 
 }  // namespace
 
-// Of an element type and head dimension. Registers for three blocks of 128 threads on an SM.
-#define KV_PREFILL(name, type, head_dim)                                                          \
-    extern "C" __global__ void __launch_bounds__((WarpPrefill<type, head_dim>::kThreads),         \
-                                                 384 / WarpPrefill<type, head_dim>::kThreads)     \
-        kv_prefill_##name##_d##head_dim(const __grid_constant__ KvPrefillParams params) {         \
-        prefill<type, head_dim>(params);                                                          \
+// Of an element type and head dimension. Registers for three blocks of 128 threads on an SM, or one of 256.
+#define KV_PREFILL(name, type, head_dim)                                                  \
+    extern "C" __global__ void __maxnreg__(168)                                           \
+        kv_prefill_##name##_d##head_dim(const __grid_constant__ KvPrefillParams params) { \
+        prefill<type, head_dim>(params);                                                  \
     }

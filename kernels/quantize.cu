@@ -4,7 +4,9 @@
 // 16 on both, two accesses of the wide side would each leave every other 16 bytes to the other). The lanes of a vector
 // follow each other, neighbouring vectors too, and each takes KV_QUANTIZE_PASSES vectors, loaded before the first is
 // worked on.
-#include "quantize.cuh"
+#include <type_traits>
+
+#include "channels.cuh"
 #include "span.cuh"
 #include "variants.h"
 
@@ -43,68 +45,6 @@ struct Passes {
     }
 };
 
-// What a lane's channels are divided or multiplied by: read again only where the head is another.
-template <int kHeadDim>
-struct ChannelScales {
-    const float* scales;
-    int head = -1;
-    float channel[kPerVector];
-
-    __device__ __forceinline__ explicit ChannelScales(const float* scales_) : scales(scales_) {}
-
-    // Whether they are others than before.
-    __device__ __forceinline__ bool read(int of_head, int chunk) {
-        if (of_head == head) return false;
-        head = of_head;
-        const float4* const from =
-            reinterpret_cast<const float4*>(scales + head * kHeadDim + chunk * kPerVector);
-        const float4 low = __ldg(from), high = __ldg(from + 1);
-        channel[0] = low.x, channel[1] = low.y, channel[2] = low.z, channel[3] = low.w;
-        channel[4] = high.x, channel[5] = high.y, channel[6] = high.z, channel[7] = high.w;
-        return true;
-    }
-};
-
-// Elements that are 0 or at least 2^-100, for division by reciprocals.
-template <typename T>
-constexpr bool kNeverTiny = false;
-template <>
-constexpr bool kNeverTiny<__half> = true;
-
-// Division by channel scales: by their reciprocals, made once for all passes, where scales and elements are neither
-// very large nor very small; as `/` rounds it, always.
-template <typename T, int kHeadDim>
-struct ChannelDividers {
-    ChannelScales<kHeadDim> scales;
-    float reciprocal[kPerVector];
-    bool usual = false;
-
-    __device__ __forceinline__ explicit ChannelDividers(const float* scales_) : scales(scales_) {}
-
-    __device__ __forceinline__ void divide(float (&x)[kPerVector], int head, int chunk) {
-        if (scales.read(head, chunk)) {
-            usual = true;
-#pragma unroll
-            for (int e = 0; e < kPerVector; e++) {
-                usual = usual && scales.channel[e] >= 0x1p-40f && scales.channel[e] <= 0x1p20f;
-                reciprocal[e] = nearestReciprocal(scales.channel[e]);
-            }
-        }
-        float least = kNeverTiny<T> ? 1.0f : fabsf(x[0]), most = 0.0f;
-#pragma unroll
-        for (int e = 0; e < kPerVector; e++) {
-            if (!kNeverTiny<T>) least = fminf(least, fabsf(x[e]));
-            most = largerOrNan(most, fabsf(x[e]));
-        }
-        if (!usual || least < 0x1p-100f || !(most <= 0x1p80f)) {  // seldom
-            divideByChannels(x, scales.channel);
-            return;
-        }
-#pragma unroll
-        for (int e = 0; e < kPerVector; e++) x[e] = divideBy(x[e], scales.channel[e], reciprocal[e]);
-    }
-};
-
 template <typename T, typename P, int kHeadDim>
 __device__ __forceinline__ void quantize(const KvQuantizeParams& p) {
     const Passes<kHeadDim> passes(p.span);
@@ -116,16 +56,13 @@ __device__ __forceinline__ void quantize(const KvQuantizeParams& p) {
             vector[pass] = loadOnce(static_cast<const T*>(p.elements) + passes.element(pass));
         }
     }
-    ChannelDividers<T, kHeadDim> channels(p.channel_scale);
+    // fp16 has nothing between 0 and 2^-24.
+    ChannelDividers<std::is_same_v<T, __half>, kHeadDim> channels(p.channel_scale);
 #pragma unroll
     for (int pass = 0; pass < KV_QUANTIZE_PASSES; pass++) {
         const Spot& spot = passes.spot[pass];
         float x[kPerVector];
-#pragma unroll
-        for (int w = 0; w < kPerVector / 2; w++) {
-            const float2 pair = Element<T>::unpack(vector[pass].word[w]);
-            x[2 * w] = pair.x, x[2 * w + 1] = pair.y;
-        }
+        unpackVector(x, vector[pass], Element<T>());
         if (p.channel_scale != nullptr && spot.covered) channels.divide(x, spot.head, passes.unit.chunk);
         const Quantized<P> quantized = quantizeChunk<P>(x, passes.unit);
         if (!spot.covered) continue;

@@ -34,7 +34,7 @@ __device__ __forceinline__ float softCapped(float score, float cap, float scale)
 
 // A part of a softmax: the weights of its scores, exp2(score - maximum), and their sum. Values accumulated beside it
 // are weighted alike.
-struct Partial {
+struct alignas(8) Partial {
     float maximum;
     float sum;
 

@@ -58,28 +58,39 @@ struct Tile {
     static constexpr int kPeriod = kSet == 1 ? 1 : kChunks % 4 == 0 ? kChunks / 4 : kChunks / 2;
     static_assert(kCopies * 32 == kTokens * kChunks, "all lanes copy alike");
 
-    // Where a lane puts what it copies, and where it reads fragments: offsets into a tile, made once.
+    // Where a lane puts what it copies (in the first 32 chunks, to which later ones are added), and where it reads
+    // fragments: addresses in the first tile, made once.
     static constexpr int kPairs = kSet > 1 ? kSet / 2 : 1;  // of chunks in a set
     struct Lane {
         uint32_t copy[kPeriod];
-        uint32_t k[kPairs];
-        uint32_t v[kPairs];
+        // Of a load's four matrices, two tokens' eights by two chunks, the second one follows the first down the tokens,
+        // or across the chunks.
+        uint32_t down[kPairs];
+        uint32_t across[kPairs];
     };
 
+    // `base` is a multiple of 128, of which chunks of a set are parts: there, to exchange them is to flip bits of an
+    // address. Made from one address each they are an instruction, not four.
     static __device__ __forceinline__ void place(Lane& at, uint32_t base, int lane) {
+        at.copy[0] = base + (lane ^ exchange(lane / kChunks)) * KV_VECTOR_BYTES;
 #pragma unroll
-        for (int i = 0; i < kPeriod; i++) {
-            const int chunk = i * 32 + lane;
-            at.copy[i] = base + (chunk ^ exchange(chunk / kChunks)) * KV_VECTOR_BYTES;
+        for (int i = 1; i < kPeriod; i++) {
+            if constexpr (32 % kChunks == 0) {
+                at.copy[i] = at.copy[0] ^ exchange(i * 32 / kChunks) * KV_VECTOR_BYTES;
+            } else {
+                at.copy[i] = base + (lane ^ exchange((i * 32 + lane) / kChunks)) * KV_VECTOR_BYTES;
+            }
         }
-        // Rows and chunks of the four matrices of a fragment, as ldmatrix numbers its lanes. Keys: tokens are rows of
-        // A. Values: transposed by the load, tokens are columns of A.
-        const int k_row = lane % 16, k_chunk = lane / 16;
-        const int v_row = lane % 8 + lane / 16 * 8, v_chunk = lane / 8 % 2;
+        // Rows and chunks as ldmatrix numbers its lanes.
+        const auto chunkOfRow = [&](int row, int chunk) {
+            return base + row * kRowBytes + (chunk ^ exchange(row)) * KV_VECTOR_BYTES;
+        };
+        at.down[0] = chunkOfRow(lane % 16, lane / 16);
+        at.across[0] = chunkOfRow(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
-        for (int i = 0; i < kPairs; i++) {
-            at.k[i] = base + k_row * kRowBytes + ((2 * i + k_chunk) ^ exchange(k_row)) * KV_VECTOR_BYTES;
-            at.v[i] = base + v_row * kRowBytes + ((2 * i + v_chunk) ^ exchange(v_row)) * KV_VECTOR_BYTES;
+        for (int i = 1; i < kPairs; i++) {
+            at.down[i] = at.down[0] ^ 2 * i * KV_VECTOR_BYTES;
+            at.across[i] = at.across[0] ^ 2 * i * KV_VECTOR_BYTES;
         }
         // The compiler would rather work these out again in every tile than keep them: a fifth of the instructions. Where
         // sets are of two there are many, and a bit of each row tells them apart: not worth the registers.
@@ -89,14 +100,20 @@ struct Tile {
         }
 #pragma unroll
         for (int i = 0; i < kPairs; i++) {
-            keepInRegister(at.k[i]);
-            keepInRegister(at.v[i]);
+            keepInRegister(at.down[i]);
+            keepInRegister(at.across[i]);
         }
     }
 
-    // Has the warp copy a tile to the kSlot-th place of its ring. `from` is the lane's first chunk, a global address.
-    // Only the first `rows` rows are read; the others become zeros, so that what lies there, NaN perhaps, has no part
-    // in a sum even with weight 0.
+    // What a lane copies from, of a tile at this global address. Copies' offsets go from -2048 to 2047: there, eight copies
+    // share an address.
+    static constexpr int kMiddle = 2048;
+    static __device__ __forceinline__ size_t source(size_t tile, int lane) {
+        return tile + lane * KV_VECTOR_BYTES + kMiddle;
+    }
+
+    // Has the warp copy a tile to the kSlot-th place of its ring, from the lane's source. Only the first `rows` rows are
+    // read; the others become zeros, so that what lies there, NaN perhaps, has no part in a sum even with weight 0.
     template <int kSlot>
     static __device__ __forceinline__ void copy(const Lane& at, size_t from, int rows, int lane) {
         if (rows >= kTokens) {
@@ -109,43 +126,56 @@ struct Tile {
     template <int kSlot>
     static __device__ __forceinline__ void copyWhole(const Lane& at, size_t from) {
         unrolled<kCopies>([&](auto i) {
-            constexpr int kTo = kSlot * kPitch + i / kPeriod * kPeriod * 32 * KV_VECTOR_BYTES;
-            copyAsync<kTo, i * 32 * KV_VECTOR_BYTES>(at.copy[i % kPeriod], from);
+            constexpr int kChunk = i * 32 * KV_VECTOR_BYTES;
+            copyAsync<kSlot * kPitch + kChunk, kChunk - kMiddle>(at.copy[i % kPeriod], from);
         });
     }
 
     template <int kSlot>
     static __device__ __forceinline__ void copyPart(const Lane& at, size_t from, int rows, int lane) {
         unrolled<kCopies>([&](auto i) {
-            constexpr int kTo = kSlot * kPitch + i / kPeriod * kPeriod * 32 * KV_VECTOR_BYTES;
-            copyAsyncOrZero<kTo, i * 32 * KV_VECTOR_BYTES>(at.copy[i % kPeriod], from,
-                                                           (i * 32 + lane) / kChunks < rows);
+            constexpr int kChunk = i * 32 * KV_VECTOR_BYTES;
+            copyAsyncOrZero<kSlot * kPitch + kChunk, kChunk - kMiddle>(at.copy[i % kPeriod], from,
+                                                                       (i * 32 + lane) / kChunks < rows);
         });
     }
 
-    // Keys: A is 16 tokens from kFirst × chunks 2 kStep and 2 kStep + 1: pairs 0 and 1 are of the first chunk, tokens 0 to
-    // 7 and 8 to 15, pairs 2 and 3 of the second.
+    // 16 tokens from kFirst × chunks 2 kStep and 2 kStep + 1.
+    //
+    // Tokens as rows of A: pairs 0 and 1 are of the first chunk, tokens 0 to 7 and 8 to 15, pairs 2 and 3 of the second.
     template <int kSlot, int kFirst, int kStep>
     static __device__ __forceinline__ FragmentA keys(const Lane& at) {
-        return loadMatrices<offset<kSlot, kFirst, kStep>()>(at.k[kStep % kPairs]);
+        return loadMatrices<offset<kSlot, kFirst, kStep>()>(at.down[kStep % kPairs]);
     }
 
-    // Values: A is chunks 2 kStep and 2 kStep + 1 × 16 tokens from kFirst, transposed: pairs 0 and 1 are of tokens 0 to 7,
-    // first chunk and second, pairs 2 and 3 of tokens 8 to 15.
+    // Tokens as columns of A, transposed by the load: pairs 0 and 1 are of tokens 0 to 7, first chunk and second, pairs 2
+    // and 3 of tokens 8 to 15.
     template <int kSlot, int kFirst, int kStep>
     static __device__ __forceinline__ FragmentA values(const Lane& at) {
-        return loadMatricesTransposed<offset<kSlot, kFirst, kStep>()>(at.v[kStep % kPairs]);
+        return loadMatricesTransposed<offset<kSlot, kFirst, kStep>()>(at.across[kStep % kPairs]);
+    }
+
+    // Tokens as columns of two B, tokens 0 to 7 and 8 to 15.
+    template <int kSlot, int kFirst, int kStep>
+    static __device__ __forceinline__ TwoB keyColumns(const Lane& at) {
+        return twoB(loadMatrices<offset<kSlot, kFirst, kStep>()>(at.across[kStep % kPairs]));
+    }
+
+    // Tokens as rows of two B, transposed by the load: of the first chunk and of the second.
+    template <int kSlot, int kFirst, int kStep>
+    static __device__ __forceinline__ TwoB valueRows(const Lane& at) {
+        return twoB(loadMatricesTransposed<offset<kSlot, kFirst, kStep>()>(at.down[kStep % kPairs]));
     }
 
     // The last chunk of an odd number alone, of 16 tokens from kFirst: tokens 0 to 7 and 8 to 15.
     static constexpr int kLastChunk = (kChunks - 1) * KV_VECTOR_BYTES;
     template <int kSlot, int kFirst>
     static __device__ __forceinline__ FragmentB lastKeys(const Lane& at) {
-        return loadTwoMatrices<kSlot * kPitch + kFirst * kRowBytes + kLastChunk>(at.k[0]);
+        return loadTwoMatrices<kSlot * kPitch + kFirst * kRowBytes + kLastChunk>(at.down[0]);
     }
     template <int kSlot, int kFirst>
     static __device__ __forceinline__ FragmentB lastValues(const Lane& at) {
-        return loadTwoMatricesTransposed<kSlot * kPitch + kFirst * kRowBytes + kLastChunk>(at.k[0]);
+        return loadTwoMatricesTransposed<kSlot * kPitch + kFirst * kRowBytes + kLastChunk>(at.down[0]);
     }
 
   private:
