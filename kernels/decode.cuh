@@ -48,6 +48,7 @@ struct Block {
     using Ring = typename Warp::Ring;
     using Elements = ElementsOf<Sk, Sv>;
     static constexpr int kColumns = 8 * kColumnTiles;
+    static_assert(Ring::kBytes % Warp::KeyTile::kAlignment == 0, "rings begin where tiles may");
 
     // Slots of rings that nothing is copied to before the first tile is worked on.
     static __host__ __device__ constexpr int freeSlot(int warp) {
@@ -377,7 +378,7 @@ template <typename Sk, typename Sv, int kHeadDim, int kColumnTiles>
 __device__ __forceinline__ void decode(const KvDecodeParams& p) {
     using B = Block<Sk, Sv, kHeadDim, kColumnTiles>;
     extern __shared__ __align__(128) unsigned char shared[];
-    const int warp = __shfl_sync(kAllLanes, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    const int warp = warpInBlock(), lane = threadIdx.x % 32;
     B block = {p, typename B::Elements(p), {}, shared};
     Place& at = block.at;
     const Division of_splits = divide(blockIdx.x, p.num_splits);

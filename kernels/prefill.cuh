@@ -84,6 +84,7 @@ struct WarpPrefill {
     using Part = Tile<2 * kHeadDim, kWarpRows>;  // what a warp copies of a tile, and its query rows
     static constexpr int kSteps = kHeadDim / 16;
     static constexpr int kParts = 4;  // of a stage
+    static_assert(Part::kBytes % Part::kAlignment == 0, "parts begin where tiles may");
     static_assert(kParts * kWarpRows == KV_PREFILL_ROWS && 2 * Whole::kBytes == kParts * Part::kBytes,
                   "as many groups of rows as parts of K and V");
 
@@ -394,9 +395,8 @@ __device__ __forceinline__ void prefill(const KvPrefillParams& p) {
     if (!queries.exist) return;
     WarpPrefill<T, kHeadDim> warp = {p, queries};
     warp.kv_head = blockIdx.x % p.num_kv_heads;
-    const int warp_in_block = __shfl_sync(kAllLanes, threadIdx.x / 32, 0);
-    warp.warp = warp_in_block % WarpPrefill<T, kHeadDim>::kParts;
-    warp.share = warp_in_block / WarpPrefill<T, kHeadDim>::kParts;
+    warp.warp = warpInBlock() % WarpPrefill<T, kHeadDim>::kParts;
+    warp.share = warpInBlock() / WarpPrefill<T, kHeadDim>::kParts;
     warp.lane = threadIdx.x % 32;
     warp.attend(shared);
     __syncthreads();  // nobody reads tiles any more

@@ -69,8 +69,9 @@ struct Tile {
         uint32_t across[kPairs];
     };
 
-    // `base` is a multiple of 128, of which chunks of a set are parts: there, to exchange them is to flip bits of an
+    // `base` is a multiple of kAlignment, of which a set's chunks are parts: there, to exchange them is to flip bits of an
     // address. Made from one address each they are an instruction, not four.
+    static constexpr int kAlignment = 8 * KV_VECTOR_BYTES;
     static __device__ __forceinline__ void place(Lane& at, uint32_t base, int lane) {
         at.copy[0] = base + (lane ^ exchange(lane / kChunks)) * KV_VECTOR_BYTES;
 #pragma unroll

@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long, default_value = "h100")]
     pub device: String,
 
-    /// All lengths, batches and element types where nothing else is said: some minutes
+    /// All lengths, batches and element types where nothing else is said: hours, most of them for batches of 64
     #[arg(long, conflicts_with = "check")]
     pub all: bool,
 
