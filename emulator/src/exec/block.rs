@@ -5,7 +5,7 @@ use super::cluster::{self, FarAccess};
 use super::launch::LaunchState;
 use super::program::{Program, SLOT};
 use super::shared::{AlignedBytes, SharedMemory};
-use super::warp::{BarrierArrival, ReduceOp, State, Stop, Trouble, Warp};
+use super::warp::{ReduceOp, State, Stop, Trouble, Warp};
 use crate::check::{Check, FaultKind};
 use crate::counters::{InstructionCounts, Touched};
 use rand_core::{RngCore, SeedableRng};
@@ -67,8 +67,12 @@ pub struct Resident {
     awaited: u32,
     /// Warps that have exited.
     finished: Vec<bool>,
-    /// Turns taken since the block began.
-    pub turns: u64,
+    /// Warps that have not.
+    left: usize,
+    /// Threads that have not exited.
+    live: u32,
+    /// Whether a warp's instructions were up in the last turn, or it asked to let others run.
+    pub yielded: bool,
     random: Option<Xoshiro256PlusPlus>,
 }
 
@@ -126,7 +130,9 @@ impl Resident {
             files,
             barriers: Default::default(),
             awaited: 0,
-            turns: 0,
+            left: 0,
+            live: 0,
+            yielded: false,
             random: None,
         }
     }
@@ -150,7 +156,8 @@ impl Resident {
         self.barriers = Default::default();
         self.awaited = 0;
         self.finished.fill(false);
-        self.turns = 0;
+        self.left = self.warps.len();
+        self.live = launch.config.block.iter().product();
         self.random = launch.seed.map(|seed| {
             Xoshiro256PlusPlus::seed_from_u64(seed ^ linear.wrapping_mul(0x9e37_79b9_7f4a_7c15))
         });
@@ -195,15 +202,21 @@ impl Resident {
         touched: *mut Touched,
         launch: &LaunchState,
     ) -> Turn {
-        self.turns += 1;
+        self.yielded = false;
         let count = self.warps.len();
         let first = self
             .random
             .as_mut()
             .map_or(0, |r| r.next_u32() as usize % count);
         let mut ran = false;
-        for at in (first..count).chain(0..first) {
-            if self.finished[at] || !self.warps[at].can_run() {
+        for k in 0..count {
+            let at = if k < count - first {
+                first + k
+            } else {
+                first + k - count
+            };
+            // A warp that has exited has nothing to run.
+            if !self.warps[at].can_run() {
                 continue;
             }
             let slice = match &mut self.random {
@@ -214,39 +227,46 @@ impl Resident {
                 }
                 None => PLAIN_SLICE,
             };
-            self.warps[at].counts = counts;
-            self.warps[at].touched = touched;
-            let before = self.warps[at].clock;
+            let warp = &mut self.warps[at];
+            warp.counts = counts;
+            warp.touched = touched;
+            let (before, exited) = (warp.clock, warp.exited);
             // SAFETY: the caller's promise; block and registers live in `self`.
-            let stop = unsafe { self.warps[at].run(slice) };
+            let stop = unsafe { warp.run(slice) };
             ran = true;
-            let spent = self.warps[at].clock - before;
-            if !launch.spend(spent) {
-                let pc = self.warps[at].pc;
+            if !launch.spend(warp.clock - before) {
                 let trouble = Trouble {
                     kind: FaultKind::Budget,
                     message: "the launch ran past its instruction budget".into(),
-                    lanes: self.warps[at].active,
-                    pc,
+                    lanes: warp.active,
+                    pc: warp.pc,
                 };
                 return Turn::Fault(Box::new(trouble), at as u32);
             }
+            let gone = (warp.exited & !exited).count_ones();
+            self.live -= gone;
+            // Nothing else completes a barrier.
+            let mut completes = gone != 0;
             match stop {
-                Stop::Yield => {}
+                Stop::Yield => self.yielded = true,
                 Stop::Blocked => {}
                 Stop::Exited => {
                     self.finished[at] = true;
+                    self.left -= 1;
                 }
-                Stop::Barrier(arrival) => {
-                    if let Err(trouble) = self.arrived(at, arrival) {
+                Stop::Barrier => {
+                    completes = true;
+                    if let Err(trouble) = self.arrived(at) {
                         return Turn::Fault(trouble, at as u32);
                     }
                 }
                 Stop::Fault(trouble) => return Turn::Fault(trouble, at as u32),
             }
-            self.complete_barriers();
+            if completes {
+                self.complete_barriers();
+            }
         }
-        if self.finished.iter().all(|&f| f) {
+        if self.left == 0 {
             return Turn::Done;
         }
         if ran { Turn::Going } else { Turn::Stuck }
@@ -354,7 +374,9 @@ impl Resident {
         })
     }
 
-    fn arrived(&mut self, warp: usize, arrival: BarrierArrival) -> Result<(), Box<Trouble>> {
+    /// A warp has arrived at a barrier, as [`Warp::arrival`] says.
+    fn arrived(&mut self, warp: usize) -> Result<(), Box<Trouble>> {
+        let arrival = self.warps[warp].arrival;
         let barrier = &mut self.barriers[arrival.id as usize];
         if barrier.arrived == 0 {
             barrier.threads = arrival.threads;
@@ -398,11 +420,7 @@ impl Resident {
     fn complete_barriers(&mut self) {
         for id in bits(self.awaited) {
             let wanted = match self.barriers[id].threads {
-                0 => self
-                    .warps
-                    .iter()
-                    .map(|w| (w.threads & !w.exited).count_ones())
-                    .sum(),
+                0 => self.live,
                 threads => threads,
             };
             if self.barriers[id].arrived < wanted {
@@ -422,8 +440,8 @@ impl Resident {
                 let order = &mut self.cluster().order;
                 order.complete(rank, id, barrier.waiting, wholly);
             }
-            for warp in &mut self.warps {
-                warp.release(id as u32);
+            for warp in bits(barrier.waiting) {
+                self.warps[warp].release(id as u32);
             }
         }
     }

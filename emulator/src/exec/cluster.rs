@@ -66,14 +66,18 @@ pub struct FarAccess {
     pub line: u32,
 }
 
+/// What a turn counts for [`Cluster::stay`] that ran some warp until its instructions were up.
+pub const FULL_TURN: u64 = 64;
+
 /// A cluster on a worker.
 pub struct Cluster {
     /// Boxed: blocks point at it.
     shared: Box<Shared>,
     blocks: Vec<Resident>,
     done: Vec<bool>,
-    /// Turns taken since the cluster began.
-    pub turns: u64,
+    /// How long it has been here: for each turn [`FULL_TURN`], but 1 for one in which every warp came to a barrier or to
+    /// its end. Blocks with many barriers have many of those turns, and get on.
+    pub stay: u64,
     random: Option<Xoshiro256PlusPlus>,
 }
 
@@ -110,7 +114,7 @@ impl Cluster {
             shared,
             done: vec![false; size],
             blocks,
-            turns: 0,
+            stay: 0,
             random: None,
         }
     }
@@ -122,7 +126,7 @@ impl Cluster {
         self.shared.arrived = false;
         self.shared.met = false;
         self.done.fill(false);
-        self.turns = 0;
+        self.stay = 0;
         self.random = launch.seed.map(|seed| {
             Xoshiro256PlusPlus::seed_from_u64(!seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
         });
@@ -152,19 +156,25 @@ impl Cluster {
         touched: *mut Touched,
         launch: &LaunchState,
     ) -> ClusterTurn {
-        self.turns += 1;
         let count = self.blocks.len();
         let first = match &mut self.random {
             Some(random) if count > 1 => random.next_u32() as usize % count,
             _ => 0,
         };
-        let mut moved = false;
-        for at in (first..count).chain(0..first) {
+        let (mut moved, mut full) = (false, launch.seed.is_some());
+        for k in 0..count {
+            let at = if k < count - first {
+                first + k
+            } else {
+                first + k - count
+            };
             if self.done[at] {
                 continue;
             }
             // SAFETY: the caller's promise.
-            match unsafe { self.blocks[at].turn(counts, touched, launch) } {
+            let turn = unsafe { self.blocks[at].turn(counts, touched, launch) };
+            full |= self.blocks[at].yielded;
+            match turn {
                 Turn::Going => moved = true,
                 Turn::Stuck => {}
                 Turn::Done => {
@@ -178,6 +188,7 @@ impl Cluster {
             }
             moved |= self.complete_barrier();
         }
+        self.stay += if full { FULL_TURN } else { 1 };
         if self.done.iter().all(|&d| d) {
             return ClusterTurn::Done;
         }

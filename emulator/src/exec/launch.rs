@@ -1,7 +1,7 @@
 //! One launch of a kernel: blocks dispatched in order, run in turns that a seed draws, on all cores.
 
 use super::block::Resident;
-use super::cluster::{Cluster, ClusterTurn};
+use super::cluster::{Cluster, ClusterTurn, FULL_TURN};
 use super::module::Kernel;
 use super::warp::Trouble;
 use crate::check::{Check, Checks, Fault, FaultKind};
@@ -152,8 +152,9 @@ fn spread(at: u64, [x, y, _]: [u64; 3]) -> [u64; 3] {
 
 /// Clusters that a worker keeps in turns under a seed, so that blocks interleave.
 const SEEDED_RESIDENTS: usize = 4;
-/// Turns after which a cluster that is still there may be waiting for one that has not begun.
-const LONG_STAY: u64 = 8;
+/// Turns of a cluster after which, if it is still there, it may be waiting for one that has not begun: turns that ran
+/// warps until their instructions were up. What is waited for that way is waited for in a loop.
+const LONG_STAY: u64 = 8 * FULL_TURN;
 /// Most clusters a worker takes on for that reason.
 const MOST_RESIDENTS: usize = 1024;
 
@@ -293,7 +294,7 @@ impl Job<'_> {
         let mut owned = worker;
         loop {
             // Those that stay may be waiting for one that has not begun: take on as many again.
-            let stuck = resident.iter().all(|r| r.turns > LONG_STAY);
+            let stuck = resident.iter().all(|r| r.stay > LONG_STAY);
             let room = if stuck {
                 (resident.len() * 2).min(MOST_RESIDENTS)
             } else {
@@ -326,7 +327,11 @@ impl Job<'_> {
                 .map_or(0, |r| r.next_u32() as usize % resident.len());
             let mut done = Vec::new();
             for k in 0..resident.len() {
-                let at = (first + k) % resident.len();
+                let at = if k < resident.len() - first {
+                    first + k
+                } else {
+                    first + k - resident.len()
+                };
                 // SAFETY: counts are as long as the program, and like the launch outlive the blocks.
                 match unsafe { resident[at].turn(counts, &mut touched, self.state) } {
                     ClusterTurn::Going => {}

@@ -21,8 +21,8 @@ pub enum Stop {
     Yield,
     /// No fragment can go on until something else happens in the block.
     Blocked,
-    /// A fragment arrived at a barrier.
-    Barrier(BarrierArrival),
+    /// A fragment arrived at a barrier: see [`Warp::arrival`].
+    Barrier,
     /// All threads have exited.
     Exited,
     /// A fault.
@@ -43,7 +43,7 @@ pub struct Trouble {
 }
 
 /// What a `bar`/`barrier` instruction asks for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct BarrierArrival {
     /// Barrier 0 to 15.
     pub id: u32,
@@ -169,6 +169,8 @@ pub struct Warp {
     pub index: u32,
     /// Set with [`Flow::Stop`].
     pub stop: Stop,
+    /// Set with [`Stop::Barrier`].
+    pub arrival: BarrierArrival,
     /// The program.
     pub program: *const Program,
     /// Counts by program counter.
@@ -225,6 +227,7 @@ impl Warp {
             turn: 0,
             index,
             stop: Stop::Yield,
+            arrival: BarrierArrival::default(),
             program,
             counts: std::ptr::null_mut(),
             touched: std::ptr::null_mut(),

@@ -105,6 +105,52 @@ SPIN:
     );
 }
 
+/// A kernel of 64 threads a block that counts the blocks begun, in `begun`, before `body`.
+fn counting(body: &str) -> String {
+    kernel(
+        ".global .u32 begun;",
+        &format!(
+            "    mov.u64 %rd1, begun;
+    mov.u32 %r1, %nctaid.x;
+    setp.eq.u32 %p1, %t, 0;
+    @%p1 red.release.gpu.global.add.u32 [%rd1], 1;
+{body}
+    ld.acquire.gpu.global.u32 %r2, [%rd1];
+    mov.u32 %r3, %ctaid.x;
+    mad.wide.u32 %rd2, %r3, 4, %out;
+    @%p1 st.global.u32 [%rd2], %r2;
+    ret;"
+        ),
+    )
+}
+
+#[test]
+fn blocks_that_wait_at_barriers_of_their_own_let_the_others_begin() {
+    let text = counting(
+        "SPIN:
+    ld.acquire.gpu.global.u32 %r2, [%rd1];
+    setp.lt.u32 %p2, %r2, %r1;
+    bar.red.or.pred %p3, 0, %p2;
+    @%p3 bra SPIN;",
+    );
+    let setup = Setup {
+        grid: [12, 1, 1],
+        ..block(64)
+    };
+    assert!(ok(&text, 48, &setup).words(0).iter().all(|&w| w == 12));
+}
+
+#[test]
+fn blocks_that_wait_for_no_other_run_one_after_another() {
+    let setup = Setup {
+        grid: [12, 1, 1],
+        threads: 1,
+        ..block(64)
+    };
+    let words = ok(&counting(&"    bar.sync 0;\n".repeat(100)), 48, &setup).words(0);
+    assert_eq!(words, (1..=12).collect::<Vec<u32>>());
+}
+
 #[test]
 fn special_registers() {
     let text = kernel(

@@ -325,6 +325,18 @@ fn barrier(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         None
     };
     let mut list: &[Operand] = &i.operands;
+    if let ([Operand::Int(id @ 0..=15)], None) = (list, reduction)
+        && aligned
+        && !has(i, "arrive")
+    {
+        return Ok(Inst {
+            imm: *id,
+            a: d.src(&list[0], Type::U32)?,
+            b: d.constant(0, 4),
+            aux: ALIGNED,
+            ..d.inst(sync_block)
+        });
+    }
     let mut inst = d.inst(pick_handler!(arrive));
     if let Some(op) = reduction {
         let Some(((target, rest), (predicate, middle))) = list
@@ -378,6 +390,22 @@ const RED_POPC: u32 = 4;
 const RED_AND: u32 = 8;
 const RED_OR: u32 = 16;
 const RED_NEGATED: u32 = 32;
+
+/// `bar.sync` by all threads of the block, at a barrier that is named by its number.
+unsafe fn sync_block(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    if mask != w.active || w.threads & !w.exited & !mask != 0 {
+        // SAFETY: the handler's own contract.
+        return unsafe { arrive(w, i, mask) };
+    }
+    w.arrive(BarrierArrival {
+        id: i.imm as u32,
+        threads: 0,
+        lanes: mask,
+        wait: true,
+        reduction: None,
+        pc: w.pc,
+    })
+}
 
 #[inline(always)]
 unsafe fn arrive(w: &mut Warp, i: &Inst, mask: u32) -> Flow {

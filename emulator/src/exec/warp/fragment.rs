@@ -73,6 +73,11 @@ impl Warp {
             .unwrap_or(u64::MAX);
     }
 
+    /// There is no other fragment that the running one could come to.
+    pub(super) fn none_to_meet(&mut self) {
+        self.next_stop = u64::MAX;
+    }
+
     /// Takes in every fragment that stands where the running one does.
     pub(super) fn join(&mut self) {
         let mut k = 0;
@@ -140,6 +145,15 @@ impl Warp {
     /// Makes a waiting fragment the running one. False where none is ready.
     pub(super) fn pick(&mut self) -> bool {
         debug_assert_eq!(self.active, 0);
+        if let [only] = self.others.as_slice() {
+            // All that the warp has left, mostly behind a barrier.
+            let ready = only.state == State::Ready;
+            if ready && let Some(only) = self.others.pop() {
+                self.resume(only);
+            }
+            self.none_to_meet();
+            return ready;
+        }
         let first = (0..self.others.len())
             .filter(|&k| self.others[k].state == State::Ready)
             .min_by_key(|&k| Self::key(self.others[k].pc, self.others[k].calls.len()));

@@ -9,11 +9,17 @@ impl Warp {
     pub fn arrive(&mut self, arrival: BarrierArrival) -> Flow {
         self.pc += 1;
         if arrival.wait {
+            let alone = self.others.is_empty();
             let fragment = self.take_current(State::Barrier(arrival.id));
             self.others.push(fragment);
-            self.pick();
+            if alone {
+                self.none_to_meet();
+            } else {
+                self.pick();
+            }
         }
-        self.stop = Stop::Barrier(arrival);
+        self.arrival = arrival;
+        self.stop = Stop::Barrier;
         Flow::Stop
     }
 
