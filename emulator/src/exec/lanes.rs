@@ -96,10 +96,7 @@ unsafe impl Lane for bool {
     }
     #[inline(always)]
     unsafe fn store(slot: *mut u8, values: [bool; 32], mask: u32) {
-        let mut bits = 0u32;
-        for l in 0..32 {
-            bits |= u32::from(values[l]) << l;
-        }
+        let bits = lanes_where(|l| values[l]);
         let slot = slot.cast::<u32>();
         // SAFETY: the caller's promise.
         unsafe { *slot = (*slot & !mask) | (bits & mask) };
@@ -118,6 +115,26 @@ pub fn each<T: Copy, const N: usize>(mut f: impl FnMut(usize) -> T) -> [T; N] {
     }
     // SAFETY: every element was written.
     unsafe { out.assume_init() }
+}
+
+/// The lanes for which `f` says yes, by bit.
+#[inline(always)]
+pub fn lanes_where(f: impl Fn(usize) -> bool) -> u32 {
+    // Ones or zeros in all bits are what a vector comparison leaves.
+    let lanes: [u32; 32] = each(|l| if f(l) { u32::MAX } else { 0 });
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::*;
+        // SAFETY: every x86-64 processor has these instructions; four lanes from each fourth are inside.
+        unsafe {
+            let four = |k: usize| _mm_loadu_si128(lanes.as_ptr().add(4 * k).cast());
+            let eight = |k: usize| _mm_packs_epi32(four(k), four(k + 1));
+            let sixteen = |k: usize| _mm_movemask_epi8(_mm_packs_epi16(eight(k), eight(k + 2)));
+            sixteen(0) as u32 | (sixteen(4) as u32) << 16
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    (0..32).fold(0, |all, l| all | lanes[l] & 1 << l)
 }
 
 /// Whether the wide build of handlers may run here.

@@ -7,7 +7,7 @@ use super::{has, only, operands};
 use crate::check::Check;
 use crate::exec::access::bits;
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, pick_handler};
+use crate::exec::lanes::{Lane, lanes_where, pick_handler};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
@@ -57,11 +57,17 @@ unsafe fn together(
     // SAFETY: the operand is a 32-bit slot.
     let members = unsafe { u32::load(w.slot(members)) };
     let first = members[mask.trailing_zeros() as usize];
-    let mut same = true;
-    for lane in 0..32 {
-        same &= members[lane] == first || mask >> lane & 1 == 0;
+    let mut odd = 0;
+    if mask == u32::MAX {
+        for lane in 0..32 {
+            odd |= members[lane] ^ first;
+        }
+    } else {
+        for lane in 0..32 {
+            odd |= (members[lane] ^ first) & (mask >> lane & 1).wrapping_neg();
+        }
     }
-    if same && mask & !first == 0 {
+    if odd == 0 && mask & !first == 0 {
         if let Some(flow) = w.gather(mask, first) {
             return flow;
         }
@@ -157,51 +163,54 @@ fn shuffle(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     })
 }
 
+/// Where a lane takes its value from, and whether it may: what it brings says so.
+#[inline(always)]
+fn source<const MODE: u32>(lane: u32, b: u32, c: u32) -> (u32, bool) {
+    let (offset, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
+    let low = lane & segment;
+    let limit = low | (clamp & !segment);
+    // Wrapping below zero gives a number above any limit or, for `up`, one that is negative.
+    match MODE {
+        UP => (
+            lane.wrapping_sub(offset),
+            lane.wrapping_sub(offset) as i32 >= limit as i32,
+        ),
+        DOWN => (lane + offset, lane + offset <= limit),
+        BUTTERFLY => (lane ^ offset, lane ^ offset <= limit),
+        _ => (
+            low | (offset & !segment),
+            low | (offset & !segment) <= limit,
+        ),
+    }
+}
+
 #[inline(always)]
 unsafe fn do_shuffle<const MODE: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: operands are slots of the warp's file.
     unsafe {
         together(w, mask, i.aux, |w, lanes, _| {
             let a = u32::load(w.slot(i.a));
-            let b = u32::load(w.slot(i.b));
-            let c = u32::load(w.slot(i.c));
-            let mut from = [0u32; 32];
-            let mut valid = [0u32; 32];
-            for lane in 0..32u32 {
-                let l = lane as usize;
-                let (offset, clamp, segment) = (b[l] & 31, c[l] & 31, c[l] >> 8 & 31);
-                let low = lane & segment;
-                let limit = low | (clamp & !segment);
-                // Wrapping below zero gives a number above any limit or, for `up`, one that is negative.
-                let (j, ok) = match MODE {
-                    UP => (
-                        lane.wrapping_sub(offset),
-                        lane.wrapping_sub(offset) as i32 >= limit as i32,
-                    ),
-                    DOWN => (lane + offset, lane + offset <= limit),
-                    BUTTERFLY => (lane ^ offset, lane ^ offset <= limit),
-                    _ => (
-                        low | (offset & !segment),
-                        low | (offset & !segment) <= limit,
-                    ),
-                };
-                from[l] = if ok { j & 31 } else { lane };
-                valid[l] = u32::from(ok) << l;
+            let (b, c) = (u32::load(w.slot(i.b)), u32::load(w.slot(i.c)));
+            let (mut from, mut valid) = ([0u32; 32], [0u32; 32]);
+            for l in 0..32 {
+                let (lane, ok) = source::<MODE>(l as u32, b[l], c[l]);
+                from[l] = if ok { lane & 31 } else { l as u32 };
+                valid[l] = if ok { u32::MAX } else { 0 };
             }
-            let mut absent = 0u32;
+            if lanes != u32::MAX {
+                let absent = lanes & lanes_where(|l| lanes >> from[l] & 1 == 0);
+                if absent != 0 && w.launch().checks.has(Check::WarpSync) {
+                    return Err(report_absent(w, absent, lanes, &from));
+                }
+            }
             let mut out = [0u32; 32];
             for l in 0..32 {
                 out[l] = a[from[l] as usize & 31];
-                absent |= (!lanes >> from[l] & 1) << l;
-            }
-            if absent & lanes != 0 && w.launch().checks.has(Check::WarpSync) {
-                return Err(report_absent(w, absent & lanes, lanes, &from));
             }
             u32::store(w.slot(i.d), out, lanes);
             if i.imm != 0 {
                 let predicate = w.slot(w.extra(i, 0)).cast::<u32>();
-                let valid = valid.iter().fold(0, |m, v| m | v);
-                *predicate = (*predicate & !lanes) | (valid & lanes);
+                *predicate = (*predicate & !lanes) | (lanes_where(|l| valid[l] != 0) & lanes);
             }
             Ok(())
         })

@@ -4,7 +4,7 @@ use super::int::is_int;
 use super::shape::exactly;
 use super::{has, operands};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, alu3, conjure, each, wide};
+use crate::exec::lanes::{Lane, alu3, conjure, each, lanes_where, wide};
 use crate::exec::module::LoadError;
 use crate::exec::number::f16::{BF16, F16, Half};
 use crate::exec::program::{Flow, Handler, Inst};
@@ -128,7 +128,7 @@ fn compare<T: Lane, F: Fn(T, T) -> bool + Copy>(_: F) -> Handler {
         unsafe {
             let f = conjure::<F>();
             let (a, b) = (T::load(w.slot(i.a)), T::load(w.slot(i.b)));
-            finish(w, i, mask, outcomes(|l| f(a[l], b[l])))
+            finish(w, i, mask, lanes_where(|l| f(a[l], b[l])))
         }
     }
     unsafe fn base<T: Lane, F: Fn(T, T) -> bool + Copy>(w: &mut Warp, i: &Inst, m: u32) -> Flow {
@@ -146,12 +146,6 @@ fn compare<T: Lane, F: Fn(T, T) -> bool + Copy>(_: F) -> Handler {
         return fast::<T, F>;
     }
     base::<T, F>
-}
-
-#[inline(always)]
-fn outcomes(f: impl Fn(usize) -> bool) -> u32 {
-    let bits: [u32; 32] = each(|l| if f(l) { 1 << l } else { 0 });
-    bits.iter().fold(0, |all, bit| all | bit)
 }
 
 fn ordered<T: Lane + PartialOrd>(code: u32) -> Handler {
@@ -301,12 +295,12 @@ unsafe fn packed<H: Real<Value = f32> + FromBits>(w: &mut Warp, i: &Inst, mask: 
         let low = combined(
             w,
             i,
-            outcomes(|l| holds(code, half(a[l], 0), half(b[l], 0))),
+            lanes_where(|l| holds(code, half(a[l], 0), half(b[l], 0))),
         );
         let high = combined(
             w,
             i,
-            outcomes(|l| holds(code, half(a[l], 16), half(b[l], 16))),
+            lanes_where(|l| holds(code, half(a[l], 16), half(b[l], 16))),
         );
         if i.aux & LANES != 0 {
             let value = i.imm as u32;
