@@ -96,34 +96,61 @@ impl Warp {
         size: u32,
         runs: bool,
     ) -> Option<Lanes> {
-        if self.watched {
-            return None;
-        }
-        let wanted = Wanted { mask, size, runs };
         #[cfg(target_arch = "x86_64")]
         if wide() {
             // SAFETY: the caller's promise; the processor has the features of the wide build.
-            return unsafe { self.quick_wide(operand, wanted) };
+            return unsafe { self.quick_wide(mask, operand, size, runs) };
         }
         // SAFETY: the caller's promise.
-        unsafe { self.quick_plain(operand, wanted) }
+        unsafe { self.quick_plain(mask, operand, size, runs) }
+    }
+
+    /// [`Warp::quick`] for handlers that exist in two builds, without a call.
+    ///
+    /// # Safety
+    /// As there; `WIDE` only in the wide build.
+    #[inline(always)]
+    pub unsafe fn quick_in<const WIDE: bool>(
+        &self,
+        mask: u32,
+        operand: Operand,
+        size: u32,
+        runs: bool,
+    ) -> Option<Lanes> {
+        if self.watched {
+            return None;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.quick_to::<WIDE>(operand, Wanted { mask, size, runs }) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-    unsafe fn quick_wide(&self, operand: Operand, wanted: Wanted) -> Option<Lanes> {
+    unsafe fn quick_wide(
+        &self,
+        mask: u32,
+        operand: Operand,
+        size: u32,
+        runs: bool,
+    ) -> Option<Lanes> {
         // SAFETY: the caller's promise.
-        unsafe { self.quick_in::<true>(operand, wanted) }
+        unsafe { self.quick_in::<true>(mask, operand, size, runs) }
     }
 
     #[inline(never)]
-    unsafe fn quick_plain(&self, operand: Operand, wanted: Wanted) -> Option<Lanes> {
+    unsafe fn quick_plain(
+        &self,
+        mask: u32,
+        operand: Operand,
+        size: u32,
+        runs: bool,
+    ) -> Option<Lanes> {
         // SAFETY: the caller's promise.
-        unsafe { self.quick_in::<false>(operand, wanted) }
+        unsafe { self.quick_in::<false>(mask, operand, size, runs) }
     }
 
     #[inline(always)]
-    unsafe fn quick_in<const WIDE: bool>(&self, operand: Operand, wanted: Wanted) -> Option<Lanes> {
+    unsafe fn quick_to<const WIDE: bool>(&self, operand: Operand, wanted: Wanted) -> Option<Lanes> {
         const NARROW_SHARED: u32 = space_code::SHARED | space_code::NARROW;
         // SAFETY: the caller's promise.
         unsafe {

@@ -288,10 +288,13 @@ impl<'m> Decoder<'m> {
                     Some(Place::Frame(at)) => (u64::from(at), true, Space::Local),
                     None => return Err(LoadError::Unresolved(name.clone())),
                 };
-                let slot = self.constant(bits.wrapping_add_signed(*offset), 8);
+                let bits = bits.wrapping_add_signed(*offset);
+                // Addresses in shared memory have 32 bits in registers, too.
+                let wide = space != Space::Shared || u32::try_from(bits).is_err();
+                let slot = self.constant(bits, if wide { 8 } else { 4 });
                 Ok(Address {
                     slot,
-                    wide: true,
+                    wide,
                     offset: 0,
                     in_frame,
                     space: Some(space),

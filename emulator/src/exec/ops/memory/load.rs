@@ -1,7 +1,7 @@
 //! Loads.
 
 use super::element::Element;
-use super::space::{decode_space, lane_addresses};
+use super::space::{decode_space, lane_addresses, space_code};
 use super::{ACQUIRE, Form, PARTLY, STRONG, elements, operand, whole};
 use crate::exec::access::{Access, Kind, Lanes, Offset, Reach, for_lanes};
 use crate::exec::decode::Decoder;
@@ -73,7 +73,11 @@ pub fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         },
     };
     let by_name = matches!(i.operands[1], Operand::Address(AddressBase::Symbol(_), _))
-        && decode_space(form.aux) == Some(Space::Param);
+        && match decode_space(form.aux) {
+            Some(Space::Param) => true,
+            Some(Space::Shared) => form.aux & (ACQUIRE | STRONG) == 0,
+            _ => false,
+        };
     let run = if by_name { named } else { anywhere };
     Ok(Inst {
         d: first,
@@ -85,7 +89,7 @@ pub fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     })
 }
 
-/// The handlers of a form: of loads from anywhere, and of loads of parameters by name.
+/// The handlers of a form: of loads from anywhere, and of loads of parameters and of shared variables by name.
 type Handlers = [Handler; 2];
 
 fn load_handlers<E: Element, const SIZE: usize, const WIDE: bool>(n: usize) -> Handlers {
@@ -102,33 +106,33 @@ fn pick<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>() -> Ha
     if wide() {
         return [
             load_fast::<E, SIZE, N, WIDE>,
-            load_param_fast::<E, SIZE, N, WIDE>,
+            load_named_fast::<E, SIZE, N, WIDE>,
         ];
     }
     [
         load_plain::<E, SIZE, N, WIDE>,
-        load_param_plain::<E, SIZE, N, WIDE>,
+        load_named_plain::<E, SIZE, N, WIDE>,
     ]
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn load_param_fast<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+unsafe fn load_named_fast<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
     w: &mut Warp,
     i: &Inst,
     mask: u32,
 ) -> Flow {
     // SAFETY: the handler's own contract; picked only where the features exist.
-    unsafe { do_load_param::<E, SIZE, N, WIDE>(w, i, mask) }
+    unsafe { do_load_named::<E, SIZE, N, WIDE, true>(w, i, mask) }
 }
 
-unsafe fn load_param_plain<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+unsafe fn load_named_plain<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
     w: &mut Warp,
     i: &Inst,
     mask: u32,
 ) -> Flow {
     // SAFETY: the handler's own contract.
-    unsafe { do_load_param::<E, SIZE, N, WIDE>(w, i, mask) }
+    unsafe { do_load_named::<E, SIZE, N, WIDE, false>(w, i, mask) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -139,7 +143,7 @@ unsafe fn load_fast<E: Element, const SIZE: usize, const N: usize, const WIDE: b
     mask: u32,
 ) -> Flow {
     // SAFETY: the handler's own contract; picked only where the features exist.
-    unsafe { do_load::<E, SIZE, N, WIDE>(w, i, mask) }
+    unsafe { do_load::<E, SIZE, N, WIDE, true>(w, i, mask) }
 }
 
 unsafe fn load_plain<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
@@ -148,11 +152,69 @@ unsafe fn load_plain<E: Element, const SIZE: usize, const N: usize, const WIDE: 
     mask: u32,
 ) -> Flow {
     // SAFETY: the handler's own contract.
-    unsafe { do_load::<E, SIZE, N, WIDE>(w, i, mask) }
+    unsafe { do_load::<E, SIZE, N, WIDE, false>(w, i, mask) }
+}
+
+/// `FAST` in the wide build.
+#[inline(always)]
+unsafe fn do_load<
+    E: Element,
+    const SIZE: usize,
+    const N: usize,
+    const WIDE: bool,
+    const FAST: bool,
+>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    let size = (SIZE * N) as u32;
+    // SAFETY: operands are slots of the warp's file.
+    unsafe {
+        if i.aux & (ACQUIRE | STRONG) == 0
+            && let Some(lanes) = w.quick_in::<FAST>(mask, operand(i), size, N == 1)
+        {
+            let slots: [*mut u8; N] = each(|k| target::<N>(w, i, k));
+            match lanes {
+                Lanes::Run(start) => fetch_run::<E, WIDE>(start, slots[0]),
+                Lanes::Narrow(start, at) => fetch::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
+                Lanes::Wide(start, at) => fetch::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
+            }
+            return Flow::Next;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if FAST {
+            return load_long_fast::<E, SIZE, N, WIDE>(w, i, mask);
+        }
+        load_long_plain::<E, SIZE, N, WIDE>(w, i, mask)
+    }
+}
+
+// The long way by itself, so that the quick one needs no room for it.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn load_long_fast<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    // SAFETY: the handler's own contract; called only where the features exist.
+    unsafe { load_long::<E, SIZE, N, WIDE>(w, i, mask) }
+}
+
+#[inline(never)]
+unsafe fn load_long_plain<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    // SAFETY: the handler's own contract.
+    unsafe { load_long::<E, SIZE, N, WIDE>(w, i, mask) }
 }
 
 #[inline(always)]
-unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+unsafe fn load_long<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
     w: &mut Warp,
     i: &Inst,
     mask: u32,
@@ -164,18 +226,8 @@ unsafe fn do_load<E: Element, const SIZE: usize, const N: usize, const WIDE: boo
         Kind::Load
     };
     // SAFETY: operands are slots of the warp's file.
-    let (slots, addresses) = unsafe {
-        let slots: [*mut u8; N] = each(|k| target::<N>(w, i, k));
-        if kind == Kind::Load
-            && let Some(lanes) = w.quick(mask, operand(i), size, N == 1)
-        {
-            match lanes {
-                Lanes::Run(start) => fetch_run::<E, WIDE>(start, slots[0]),
-                Lanes::Narrow(start, at) => fetch::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
-                Lanes::Wide(start, at) => fetch::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
-            }
-            return Flow::Next;
-        }
+    let (slots, addresses): ([*mut u8; N], _) = unsafe {
+        let slots = each(|k| target::<N>(w, i, k));
         (slots, lane_addresses(w, i.a, i.imm, i.aux))
     };
     let access = Access {
@@ -317,27 +369,49 @@ unsafe fn put<E: Element, const WIDE: bool>(slot: *mut u8, lane: usize, value: E
     }
 }
 
-/// A load of a kernel's parameter that is named: the same in all lanes.
+/// A load of a kernel's parameter or a shared variable that is named: the same in all lanes.
 #[inline(always)]
-unsafe fn do_load_param<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+unsafe fn do_load_named<
+    E: Element,
+    const SIZE: usize,
+    const N: usize,
+    const WIDE: bool,
+    const FAST: bool,
+>(
     w: &mut Warp,
     i: &Inst,
     mask: u32,
 ) -> Flow {
-    // SAFETY: the address is a constant's slot of 64-bit lanes.
-    let offset = unsafe { *w.slot(i.a).cast::<u64>() }.wrapping_add_signed(i.imm);
+    // SAFETY: the address is a constant's slot, of lanes as wide as the code says; the block is alive.
+    let (offset, (start, len)) = unsafe {
+        let slot = w.slot(i.a);
+        let offset = if i.aux & space_code::NARROW != 0 {
+            u64::from(slot.cast::<u32>().read())
+        } else {
+            slot.cast::<u64>().read()
+        };
+        let memory = if i.aux & space_code::MASK == space_code::PARAM {
+            let params = &w.launch().params;
+            (params.as_ptr(), params.len())
+        } else {
+            let shared = &(*w.block).shared;
+            // Of parameters all is known at the launch; shared memory may be watched.
+            let len = if w.watched { 0 } else { shared.len() };
+            (shared.as_ptr().cast_const(), len)
+        };
+        (offset.wrapping_add_signed(i.imm), memory)
+    };
     let size = (SIZE * N) as u64;
-    let params = &w.launch().params;
-    let start = params.as_ptr().wrapping_add(offset as usize);
     let inside = offset
         .checked_add(size)
-        .is_some_and(|end| end <= params.len() as u64);
+        .is_some_and(|end| end <= len as u64);
     if !inside || offset % size != 0 {
         // SAFETY: the handler's contract.
-        return unsafe { do_load::<E, SIZE, N, WIDE>(w, i, mask) };
+        return unsafe { do_load::<E, SIZE, N, WIDE, FAST>(w, i, mask) };
     }
+    let start = start.wrapping_add(offset as usize);
     for k in 0..N {
-        // SAFETY: the element lies inside the parameters; destinations are slots.
+        // SAFETY: the element lies inside the memory; destinations are slots.
         unsafe {
             let value = E::read(start.add(k * SIZE));
             let slot = target::<N>(w, i, k);

@@ -101,7 +101,7 @@ unsafe fn store_fast<E: Element, const SIZE: usize, const N: usize, const WIDE: 
     mask: u32,
 ) -> Flow {
     // SAFETY: the handler's own contract; picked only where the features exist.
-    unsafe { do_store::<E, SIZE, N, WIDE>(w, i, mask) }
+    unsafe { do_store::<E, SIZE, N, WIDE, true>(w, i, mask) }
 }
 
 unsafe fn store_plain<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
@@ -110,11 +110,69 @@ unsafe fn store_plain<E: Element, const SIZE: usize, const N: usize, const WIDE:
     mask: u32,
 ) -> Flow {
     // SAFETY: the handler's own contract.
-    unsafe { do_store::<E, SIZE, N, WIDE>(w, i, mask) }
+    unsafe { do_store::<E, SIZE, N, WIDE, false>(w, i, mask) }
+}
+
+/// `FAST` in the wide build.
+#[inline(always)]
+unsafe fn do_store<
+    E: Element,
+    const SIZE: usize,
+    const N: usize,
+    const WIDE: bool,
+    const FAST: bool,
+>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    let size = (SIZE * N) as u32;
+    // SAFETY: operands are slots of the warp's file.
+    unsafe {
+        if i.aux & (RELEASE | STRONG) == 0
+            && let Some(lanes) = w.quick_in::<FAST>(mask, operand(i), size, N == 1)
+        {
+            let slots: [*const u8; N] = each(|k| value::<N>(w, i, k));
+            match lanes {
+                Lanes::Run(start) => store_run::<E, WIDE>(start, slots[0]),
+                Lanes::Narrow(start, at) => put::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
+                Lanes::Wide(start, at) => put::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
+            }
+            return Flow::Next;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if FAST {
+            return store_long_fast::<E, SIZE, N, WIDE>(w, i, mask);
+        }
+        store_long_plain::<E, SIZE, N, WIDE>(w, i, mask)
+    }
+}
+
+// The long way by itself, so that the quick one needs no room for it.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn store_long_fast<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    // SAFETY: the handler's own contract; called only where the features exist.
+    unsafe { store_long::<E, SIZE, N, WIDE>(w, i, mask) }
+}
+
+#[inline(never)]
+unsafe fn store_long_plain<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
+    // SAFETY: the handler's own contract.
+    unsafe { store_long::<E, SIZE, N, WIDE>(w, i, mask) }
 }
 
 #[inline(always)]
-unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+unsafe fn store_long<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
     w: &mut Warp,
     i: &Inst,
     mask: u32,
@@ -126,21 +184,8 @@ unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bo
         Kind::Store
     };
     // SAFETY: operands are slots of the warp's file.
-    let (slots, addresses) = unsafe {
-        let slots: [*const u8; N] = each(|k| {
-            w.slot(if N == 1 { i.d } else { w.extra(i, k) })
-                .cast_const()
-        });
-        if kind == Kind::Store
-            && let Some(lanes) = w.quick(mask, operand(i), size, N == 1)
-        {
-            match lanes {
-                Lanes::Run(start) => store_run::<E, WIDE>(start, slots[0]),
-                Lanes::Narrow(start, at) => put::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
-                Lanes::Wide(start, at) => put::<E, _, SIZE, N, WIDE>(mask, start, at, slots),
-            }
-            return Flow::Next;
-        }
+    let (slots, addresses): ([*const u8; N], _) = unsafe {
+        let slots = each(|k| value::<N>(w, i, k));
         (slots, lane_addresses(w, i.a, i.imm, i.aux))
     };
     let access = Access {
@@ -170,6 +215,16 @@ unsafe fn do_store<E: Element, const SIZE: usize, const N: usize, const WIDE: bo
         }
     }
     Flow::Next
+}
+
+/// The slot of element `k` of what is stored.
+///
+/// # Safety
+/// The instruction is one of the warp's program, with `N` values.
+#[inline(always)]
+unsafe fn value<const N: usize>(w: &Warp, i: &Inst, k: usize) -> *const u8 {
+    // SAFETY: the caller's promise.
+    unsafe { w.slot(if N == 1 { i.d } else { w.extra(i, k) }) }
 }
 
 /// Stores the lanes' `N` elements, aligned, each lane's behind `start` by what `offsets` says.
