@@ -7,6 +7,8 @@ mod quick;
 mod shared;
 mod survey;
 
+use survey::Address;
+
 pub use quick::{Lanes, Offset, Operand};
 
 use super::cluster;
@@ -145,17 +147,36 @@ fn survey(addresses: &[u64; 32], base: u64, last: u64) -> (u64, bool) {
     (low, outside >> 63 == 0)
 }
 
-/// Whether all lanes take part, each `size` bytes behind the one before.
+/// Whether all addresses are multiples of `align`, a power of two, and at `base` or up to `last` bytes behind: by one
+/// look, which may say no where they are all the same.
 #[inline(always)]
-pub fn side_by_side(mask: u32, addresses: &[u64; 32], size: u64) -> bool {
-    if mask != u32::MAX {
+fn plainly_within(addresses: &[u64; 32], base: u64, last: u64, align: u32) -> bool {
+    let low = align.wrapping_sub(1);
+    if last > u64::from(u32::MAX / 2) || base & u64::from(low) != 0 {
         return false;
     }
-    let mut apart = 0;
-    for (lane, address) in addresses.iter().enumerate() {
-        apart |= address.wrapping_sub(addresses[0]) ^ (lane as u64 * size);
+    // SAFETY: the wide build only where the processor has its features.
+    unsafe {
+        if wide() {
+            u64::all_within::<true>(addresses, base, last as u32, low)
+        } else {
+            u64::all_within::<false>(addresses, base, last as u32, low)
+        }
     }
-    apart == 0
+}
+
+/// Whether all lanes take part, each `size` bytes behind the one before.
+#[inline(always)]
+pub fn side_by_side(mask: u32, addresses: &[u64; 32], size: u32) -> bool {
+    // SAFETY: the wide build only where the processor has its features.
+    mask == u32::MAX
+        && unsafe {
+            if wide() {
+                u64::side_by_side::<true>(addresses, size)
+            } else {
+                u64::side_by_side::<false>(addresses, size)
+            }
+        }
 }
 
 /// The ranges that lanes touch, lane after lane: lanes side by side, or at the same place, are one.
@@ -177,7 +198,7 @@ impl<'a> Ranges<'a> {
             addresses,
             size,
             left: mask,
-            is_one: side_by_side(mask, addresses, size),
+            is_one: side_by_side(mask, addresses, size as u32),
         }
     }
 

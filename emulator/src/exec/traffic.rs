@@ -23,22 +23,16 @@ impl Sectors {
 
 /// 32-byte sectors that the lanes of `mask`, one of them at least, touch with `size` bytes each.
 pub fn global_sectors(mask: u32, addresses: &[u64; 32], size: u32) -> Sectors {
-    if mask == u32::MAX {
-        // Lanes side by side, the common case.
+    if super::access::side_by_side(mask, addresses, size) {
+        // The common case.
         let first = addresses[0];
-        let mut apart = 0;
-        for (lane, &address) in addresses.iter().enumerate() {
-            apart |= address.wrapping_sub(first) ^ (lane as u64 * u64::from(size));
-        }
-        if apart == 0 {
-            let last = first + 32 * u64::from(size) - 1;
-            return Sectors {
-                count: (last >> 5) as u32 - (first >> 5) as u32 + 1,
-                ideal: size,
-                first: first >> 5,
-                last: last >> 5,
-            };
-        }
+        let last = first + 32 * u64::from(size) - 1;
+        return Sectors {
+            count: (last >> 5) as u32 - (first >> 5) as u32 + 1,
+            ideal: size,
+            first: first >> 5,
+            last: last >> 5,
+        };
     }
     // Sectors in ascending order come out of ascending addresses, the common case; others are sorted.
     let mut list = [0u64; 64 + 32];

@@ -1,6 +1,6 @@
 //! Accesses to global memory: the allocation they fall into, and its shadows.
 
-use super::{Access, Kind, Ranges, Reach, Recent, bits, filled, survey, verb};
+use super::{Access, Kind, Ranges, Reach, Recent, bits, filled, plainly_within, survey, verb};
 use crate::check::Check;
 use crate::exec::doubt::Found;
 use crate::exec::lanes::each;
@@ -28,8 +28,12 @@ impl Warp {
             None => self.find_allocation(lanes[0]),
         };
         let last = recent.size.wrapping_sub(u64::from(access.size));
-        let (low, within) = survey(lanes, recent.base, last);
-        let aligned = low & (u64::from(access.align) - 1) == 0;
+        let (aligned, within) = if plainly_within(lanes, recent.base, last, access.align) {
+            (true, true)
+        } else {
+            let (low, within) = survey(lanes, recent.base, last);
+            (low & (u64::from(access.align) - 1) == 0, within)
+        };
         if !aligned {
             self.misaligned(mask, addresses, access.align)?;
         }

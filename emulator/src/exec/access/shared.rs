@@ -1,6 +1,6 @@
 //! Accesses to shared memory: the block's own and that of the other blocks of its cluster.
 
-use super::{Access, Kind, Reach, bits, filled, survey, verb};
+use super::{Access, Kind, Reach, bits, filled, plainly_within, survey, verb};
 use crate::check::Check;
 use crate::exec::block::Block;
 use crate::exec::cluster::{self, FarAccess};
@@ -122,8 +122,12 @@ impl Warp {
         // SAFETY: no other reference to the block's memory is alive while a handler runs.
         let memory = unsafe { &(*owner).shared };
         let last = (memory.len() as u64).wrapping_sub(u64::from(access.size));
-        let (low, within) = survey(lanes, 0, last);
-        let aligned = low & (u64::from(access.align) - 1) == 0;
+        let (aligned, within) = if plainly_within(lanes, 0, last, access.align) {
+            (true, true)
+        } else {
+            let (low, within) = survey(lanes, 0, last);
+            (low & (u64::from(access.align) - 1) == 0, within)
+        };
         if !aligned {
             self.misaligned(mask, addresses, access.align)?;
         }

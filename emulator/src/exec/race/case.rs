@@ -1,8 +1,9 @@
 //! One instruction's accesses to shared memory, held against what was done there before.
 
+use super::cell::{Cell, FAR, OWNED, Other, Quad, SPLIT, Side};
 use super::deed::{Deed, Piece, Pieces};
 use super::order::Order;
-use super::quad::{FAR, OWNED, Other, SPLIT, Side};
+use super::past::Glance;
 use super::shadow::{ALL_BYTES, FarRead, SharedRaces, View, at_tick};
 use crate::exec::access::bits;
 
@@ -21,9 +22,9 @@ pub struct Conflict {
 pub struct Case<'c> {
     pub(super) shadow: &'c mut SharedRaces,
     /// The shadow's words.
-    pub(super) words: View<'c>,
+    pub(super) words: View<'c, Quad>,
     order: &'c Order,
-    side: Side,
+    pub(super) side: Side,
     /// Number of the memory's block's first warp.
     first: usize,
     /// The memory is that of the warp's own block.
@@ -68,6 +69,12 @@ impl<'c> Case<'c> {
         }
     }
 
+    /// A word's cell.
+    #[inline(always)]
+    pub(super) fn word(&self, word: usize) -> &'c mut Cell {
+        &mut self.words.at(word / 4).0[word % 4]
+    }
+
     /// Holds a piece against what was before, and notes it if it reads. `side` is the case's own, where the compiler
     /// sees that nothing changes it.
     #[inline(always)]
@@ -83,7 +90,7 @@ impl<'c> Case<'c> {
         let quad = self.words.at(piece.at);
         if (WRITES || self.near) && quad.plainly_sound::<WRITES>(side, lane, piece.select) {
             if !WRITES {
-                quad.read_all(side, lane, piece.select);
+                quad.read_plainly(side, lane, piece.select);
             }
             return None;
         }
@@ -91,26 +98,25 @@ impl<'c> Case<'c> {
     }
 
     /// [`Case::check`] of some of a word's bytes.
-    #[inline(always)]
+    #[inline(never)]
     fn check_part<const WRITES: bool>(
         &mut self,
         side: &Side,
         lane: usize,
         piece: Piece,
     ) -> Option<Conflict> {
-        let (word, k) = (self.words.at(piece.at / 4), piece.at % 4);
-        let flags = word.flags(k);
+        let word = self.word(piece.at);
         let sound = if !WRITES && !self.near {
             false
-        } else if flags & SPLIT == 0 {
-            word.own::<WRITES>(k, side, lane, piece.select, !WRITES)
+        } else if !word.has(SPLIT) {
+            word.own::<WRITES>(side, lane, piece.select, !WRITES)
         } else {
             let parts = self.shadow.parts(piece.at);
             let sound = parts.plainly_sound::<WRITES>(side, lane, piece.select);
             if !WRITES && sound {
-                parts.read_all(side, lane, piece.select);
+                parts.read_plainly(side, lane, piece.select);
             }
-            sound && !(WRITES && flags & FAR != 0)
+            sound && !(WRITES && word.has(FAR))
         };
         if sound {
             return None;
@@ -137,12 +143,11 @@ impl<'c> Case<'c> {
         word: usize,
         select: u32,
     ) -> Option<Conflict> {
-        let (place, k) = (word / 4, word % 4);
-        let flags = self.words.at(place).flags(k);
+        let cell = *self.word(word);
         let (order, me, base) = (self.order, self.side.warp as usize, self.shadow.base);
         let known = |warp| at_tick(base, order.known(me, warp));
         if WRITES
-            && flags & FAR != 0
+            && cell.has(FAR)
             && let Some(list) = self.shadow.far.get(&word)
         {
             let clash = list.iter().find(|r| {
@@ -162,34 +167,35 @@ impl<'c> Case<'c> {
             }
         }
         // A word is one cell until somebody accesses part of it.
-        let fine = flags & (SPLIT | OWNED) != 0 || select != ALL_BYTES;
-        if flags & SPLIT == 0 && fine {
+        let fine = cell.has(SPLIT | OWNED) || select != ALL_BYTES;
+        if fine && !cell.has(SPLIT) {
             self.shadow.split(word);
         }
-        let quad = if fine {
-            self.shadow.parts(word)
+        let (cells, first) = if fine {
+            (self.shadow.parts(word), 0)
         } else {
-            self.words.at(place)
+            (self.words.at(word / 4), word % 4)
         };
-        let cells = if fine { select } else { 1 << k };
+        let select_cells = if fine { select } else { 1 << first };
         let noted = self.reads && self.near;
-        if (noted || !self.reads) && quad.plainly_sound::<WRITES>(&self.side, lane, cells) {
+        if (noted || !self.reads) && cells.plainly_sound::<WRITES>(&self.side, lane, select_cells) {
             if noted {
-                quad.read_all(&self.side, lane, cells);
+                cells.read_plainly(&self.side, lane, select_cells);
             }
             return None;
         }
-        for cell in bits(cells) {
-            let clash = quad.clash(cell, &self.side, lane, WRITES, self.first, known);
+        for k in bits(select_cells) {
+            let cell = &mut cells.0[k];
+            let clash = cell.clash(&self.side, lane, WRITES, self.first, known);
             if let Some(other) = clash {
                 return Some(Conflict {
                     lane,
-                    address: word * 4 + if fine { cell } else { 0 },
+                    address: word * 4 + k - first,
                     other,
                 });
             }
             if noted {
-                quad.read(cell, &self.side, lane, self.first, known);
+                cell.read(&self.side, lane, self.first, known);
             }
         }
         if self.reads && !self.near {
@@ -200,7 +206,7 @@ impl<'c> Case<'c> {
 
     /// Notes a read by a warp of another block.
     fn note_far(&mut self, lane: usize, word: usize, bytes: u32) {
-        self.words.at(word / 4).set(word % 4, FAR);
+        self.word(word).set(FAR);
         let list = self.shadow.far.entry(word).or_default();
         let read = FarRead {
             warp: self.side.warp as usize,
@@ -226,8 +232,8 @@ impl<'c> Case<'c> {
     #[inline(always)]
     fn write(&mut self, side: &Side, lane: usize, piece: Piece) {
         if piece.fine {
-            let word = self.words.at(piece.at / 4);
-            if !word.own::<true>(piece.at % 4, side, lane, piece.select, true) {
+            let word = self.word(piece.at);
+            if !word.own::<true>(side, lane, piece.select, true) {
                 self.write_bytes(lane, piece.at, piece.select);
             }
             return;
@@ -236,42 +242,44 @@ impl<'c> Case<'c> {
         if quad.has(piece.select, SPLIT | FAR) {
             return self.write_words(lane, piece.at, piece.select);
         }
-        quad.write_all(side, lane, piece.select);
+        quad.write(side, lane, piece.select);
     }
 
     /// [`Case::write`], word by word.
     #[inline(never)]
     fn write_words(&mut self, lane: usize, at: usize, select: u32) {
         for k in bits(select) {
-            let (word, flags) = (at * 4 + k, self.words.at(at).flags(k));
-            if flags & FAR != 0 {
+            let word = at * 4 + k;
+            let cell = self.word(word);
+            let (far, split) = (cell.has(FAR), cell.has(SPLIT));
+            if far {
                 self.shadow.forget_far(word, ALL_BYTES);
             }
             // A plain write makes the word one cell again. An atomic does not undo what went before to its bytes.
-            if flags & SPLIT != 0 && self.side.strong {
-                let quad = self.shadow.parts(word);
-                quad.write_all(&self.side, lane, ALL_BYTES);
+            if split && self.side.strong {
+                let parts = self.shadow.parts(word);
+                parts.write(&self.side, lane, ALL_BYTES);
                 continue;
             }
-            if flags & SPLIT != 0 {
+            if split {
                 self.shadow.join(word);
             }
-            let quad = self.words.at(at);
-            quad.write_all(&self.side, lane, 1 << k);
+            self.word(word).write(&self.side, lane);
         }
     }
 
     /// Notes a write of some of a word's bytes.
     #[inline(never)]
     fn write_bytes(&mut self, lane: usize, word: usize, select: u32) {
-        let flags = self.words.at(word / 4).flags(word % 4);
-        if flags & SPLIT == 0 {
+        let cell = self.word(word);
+        let far = cell.has(FAR);
+        if !cell.has(SPLIT) {
             // Another lane's write in the same instruction has made it one again, or that lane's own.
             self.shadow.split(word);
         }
-        let quad = self.shadow.parts(word);
-        quad.write_all(&self.side, lane, select);
-        if flags & FAR != 0 {
+        let parts = self.shadow.parts(word);
+        parts.write(&self.side, lane, select);
+        if far {
             self.shadow.forget_far(word, select);
         }
     }
@@ -306,11 +314,22 @@ impl Case<'_> {
         deed: &Deed,
     ) -> Option<Conflict> {
         let side = self.side;
-        if NATURAL >= 4 && self.after_all::<NATURAL, WRITES>(&side, deed) {
+        if NATURAL == 16 && self.hold_chunks::<WRITES>(deed) {
+            return None;
+        }
+        if self.shadow.whole != 0 {
+            self.spread(deed);
+        }
+        if NATURAL == 16 && self.after_all::<4, WRITES>(deed)
+            || NATURAL == 8 && self.after_all::<2, WRITES>(deed)
+        {
             return None;
         }
         if NATURAL == 4 && self.near && (!WRITES || deed.is_on_banks_apart()) {
             return self.run_words::<WRITES>(&side, deed);
+        }
+        if !WRITES && NATURAL != 0 && NATURAL < 4 && self.near {
+            return self.read_parts::<NATURAL>(&side, deed);
         }
         if WRITES && NATURAL != 0 && NATURAL < 4 && deed.is_on_banks_apart() {
             return self.write_parts::<NATURAL>(&side, deed);
@@ -340,14 +359,14 @@ impl Case<'_> {
     fn run_words<const WRITES: bool>(&mut self, side: &Side, deed: &Deed) -> Option<Conflict> {
         // Reads by other blocks stand in a list.
         let may_glance = !WRITES || self.shadow.far.is_empty();
+        let glance = Glance::new(side);
         for lane in bits(deed.mask) {
-            let piece = Piece::natural::<4>(deed.addresses[lane]);
-            let quad = self.words.at(piece.at);
-            let k = deed.addresses[lane] as usize >> 2 & 3;
-            if may_glance && quad.is_past(k, side) {
-                quad.touch_one::<WRITES>(k, side, lane);
+            let cell = self.word(deed.addresses[lane] as u32 as usize / 4);
+            if may_glance && !glance.present(*cell).any() {
+                *cell = glance.touched::<WRITES>(*cell, lane);
                 continue;
             }
+            let piece = Piece::natural::<4>(deed.addresses[lane]);
             let found = self.check::<WRITES>(side, lane, piece);
             if found.is_some() {
                 return found;
@@ -359,13 +378,29 @@ impl Case<'_> {
         None
     }
 
+    /// Reads of bytes or halves of words.
+    #[inline(always)]
+    fn read_parts<const SIZE: u32>(&mut self, side: &Side, deed: &Deed) -> Option<Conflict> {
+        for lane in bits(deed.mask) {
+            let piece = Piece::natural::<SIZE>(deed.addresses[lane]);
+            let cell = self.word(piece.at);
+            if !cell.has(SPLIT) && cell.own::<false>(side, lane, piece.select, true) {
+                continue;
+            }
+            let found = self.check_part::<false>(side, lane, piece);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
     /// Writes of bytes or halves of words, to a word of its own by each lane: each lane's can be noted at once.
     #[inline(always)]
     fn write_parts<const SIZE: u32>(&mut self, side: &Side, deed: &Deed) -> Option<Conflict> {
         for lane in bits(deed.mask) {
             let Piece { at, select, .. } = Piece::natural::<SIZE>(deed.addresses[lane]);
-            let word = self.words.at(at / 4);
-            if word.own::<true>(at % 4, side, lane, select, true) {
+            if self.word(at).own::<true>(side, lane, select, true) {
                 continue;
             }
             let found = self.check_bytes::<true>(lane, at, select);

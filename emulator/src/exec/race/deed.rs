@@ -1,5 +1,7 @@
 //! What an instruction does to shared memory, and the pieces that each lane's part of it comes in.
 
+use crate::exec::access::for_lanes;
+
 /// What an instruction does to shared memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Deed<'d> {
@@ -20,12 +22,14 @@ impl Deed<'_> {
     #[inline(always)]
     pub fn is_aligned(&self) -> bool {
         let mut low = 0;
-        for lane in 0..32 {
-            let address = self.addresses[lane] as u32;
-            let takes_part = self.mask >> lane & 1 != 0;
-            low |= if takes_part { address } else { 0 };
+        if self.mask == u32::MAX {
+            for address in self.addresses {
+                low |= address;
+            }
+        } else {
+            for_lanes(self.mask, |lane| low |= self.addresses[lane]);
         }
-        low & self.size.wrapping_sub(1) == 0
+        low as u32 & self.size.wrapping_sub(1) == 0
     }
 
     /// Whether the lanes' addresses are on different banks of shared memory, and so in different words.

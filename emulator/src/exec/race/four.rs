@@ -1,6 +1,6 @@
 //! Four numbers of 32 bits side by side: a vector where the processor is known to have them.
 
-/// Four numbers below 2^31, or masks: all ones or zero in each place.
+/// Four numbers; where they are compared for more, below 2^31 or, since their sign counts, less than anything.
 #[derive(Debug, Clone, Copy)]
 pub struct Four(Inner);
 
@@ -50,6 +50,26 @@ impl Four {
         /// Where this is more than the other.
         exceeds, _mm_cmpgt_epi32, |a, b| if a > b { u32::MAX } else { 0 });
 
+    /// The last two places in the first two, and there too.
+    #[inline(always)]
+    pub fn upper(self) -> Four {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: SSE2 is part of x86-64.
+        return Four(unsafe { _mm_unpackhi_epi64(self.0, self.0) });
+        #[cfg(not(target_arch = "x86_64"))]
+        Four([self.0[2], self.0[3], self.0[2], self.0[3]])
+    }
+
+    /// Each place's in the next; zero in the first.
+    #[inline(always)]
+    pub fn next(self) -> Four {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: SSE2 is part of x86-64.
+        return Four(unsafe { _mm_slli_si128::<4>(self.0) });
+        #[cfg(not(target_arch = "x86_64"))]
+        Four([0, self.0[0], self.0[1], self.0[2]])
+    }
+
     /// The same in all places.
     #[inline(always)]
     pub fn all(value: u32) -> Four {
@@ -58,7 +78,7 @@ impl Four {
 
     /// From an array.
     #[inline(always)]
-    pub fn new(values: [u32; 4]) -> Four {
+    pub const fn new(values: [u32; 4]) -> Four {
         // SAFETY: both are 16 bytes, of which any will do.
         Four(unsafe { std::mem::transmute::<[u32; 4], Inner>(values) })
     }
@@ -68,12 +88,6 @@ impl Four {
     pub fn array(self) -> [u32; 4] {
         // SAFETY: as above.
         unsafe { std::mem::transmute::<Inner, [u32; 4]>(self.0) }
-    }
-
-    /// By this mask, what is in `yes` or what is in `no`.
-    #[inline(always)]
-    pub fn choose(self, yes: Four, no: Four) -> Four {
-        self.and(yes).or(self.out_of(no))
     }
 
     /// Whether this mask is set anywhere.
@@ -100,7 +114,8 @@ mod tests {
         assert_eq!(a.xor(b).array(), [0, 5, 5, 0x7fff_fffe]);
         assert_eq!(a.equals(b).array(), [u32::MAX, 0, 0, 0]);
         assert_eq!(a.exceeds(b).array(), [0, u32::MAX, 0, u32::MAX]);
-        assert_eq!(a.exceeds(b).choose(a, b).array(), [1, 6, 6, 0x7fff_fffe]);
+        assert_eq!(a.upper().array(), [3, 0x7fff_fffe, 3, 0x7fff_fffe]);
+        assert_eq!(a.next().array(), [0, 1, 6, 3]);
         assert!(a.equals(b).any() && !a.equals(Four::all(9)).any());
     }
 }

@@ -13,11 +13,13 @@
 //! Mostly all that was done to what an instruction touches is past: ordered before whatever the warp does now. That is
 //! seen for all its lanes at once, and only where it is not so lanes are told apart.
 //!
-//! Shared memory is watched by words, four side by side. Of a word whose bytes one lane alone accesses between two
-//! barriers the word's own cell remembers which bytes; where that is not enough to tell, its bytes get cells of their
-//! own, until a plain write of the whole word makes it one again.
+//! Shared memory is watched by words. Of a word whose bytes one lane alone accesses between two barriers the word's own
+//! cell remembers which bytes; where that is not enough to tell, its bytes get cells of their own, until a plain write
+//! of the whole word makes it one again. Sixteen bytes that are accessed whole are one cell, until parts of them are.
 
 mod case;
+mod cell;
+mod chunk;
 mod deed;
 mod four;
 mod global;
@@ -26,7 +28,6 @@ mod history;
 mod order;
 mod past;
 mod proxy;
-mod quad;
 mod shadow;
 mod shared;
 
