@@ -97,6 +97,53 @@ fn floating_point_products_of_any_numbers() {
 }
 
 #[test]
+fn products_are_added_in_turn_whatever_their_bits() {
+    let mut random = Random(29);
+    for &(name, at, bt, ct) in FLOATS.iter().filter(|form| form.3 == "f32") {
+        let s = shape(name);
+        let form = format!("{name}.row.col.{ct}.{at}.{bt}.{ct}");
+        for round in 0..6 {
+            // Any bits; then none that are large, so that most sums are numbers; then subnormals alone.
+            let mut draw = |format: &str, spare: usize| {
+                let bits = bits_of(format);
+                let raw = u64::from(random.word()) & ((1 << bits) - 1);
+                match round % 3 {
+                    0 => raw,
+                    1 => raw & !(1 << (bits - 2)),
+                    _ => raw & (1 << (bits - 1) | ((1 << (bits - spare)) - 1)),
+                }
+            };
+            let spare = |format: &str| match format {
+                "f16" | "e5m2" => 6,
+                "e4m3" => 5,
+                _ => 9,
+            };
+            let a = matrix(16, s.k, || draw(at, spare(at)));
+            let b = matrix(s.k, 8, || draw(bt, spare(bt)));
+            let c = matrix(16, 8, || draw(ct, spare(ct)));
+            let d = mma(&form, &s, bits_of(at), 32, &a, &b, &c);
+            for r in 0..16 {
+                for n in 0..8 {
+                    let sum = (0..s.k).fold(value(ct, c[r][n]) as f32, |sum, k| {
+                        (value(at, a[r][k]) as f32).mul_add(value(bt, b[k][n]) as f32, sum)
+                    });
+                    let want = if sum.is_nan() {
+                        0x7fff_ffff
+                    } else {
+                        sum.to_bits()
+                    };
+                    assert_eq!(
+                        d[r][n],
+                        u64::from(want),
+                        "{form} round {round} row {r} column {n}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn infinities_and_nans_come_through() {
     let s = shape("m16n8k16");
     for (at, ct) in [("f16", "f32"), ("f16", "f16"), ("bf16", "f32")] {
