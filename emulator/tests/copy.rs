@@ -494,6 +494,53 @@ fn a_ring_of_stages_with_a_tail() {
 }
 
 #[test]
+fn copies_land_out_of_order() {
+    // The upper half never waits for its first copy; the lower half issues and lands twenty by itself meanwhile, then
+    // both wait for everything.
+    let body = format!(
+        "{TILE}
+        .reg .b32 %i, %sum, %word; .reg .b64 %from;
+        mov.u32 %sum, 0;
+        mov.u32 %i, 0;
+        mov.b64 %from, %d1;
+        setp.lt.u32 %p0, %t0, 16;
+        cp.async.cg.shared.global [%at+512], [%d1], 16;
+        cp.async.commit_group;
+        @!%p0 bra JOIN;
+    LOOP:
+        cp.async.cg.shared.global [%at], [%from], 16;
+        cp.async.commit_group;
+        cp.async.cg.shared.global [%at+1024], [%from], 16;
+        cp.async.wait_group 0;
+        ld.shared.b32 %word, [%at];
+        add.u32 %sum, %sum, %word;
+        cp.async.wait_all;
+        ld.shared.b32 %word, [%at+1028];
+        add.u32 %sum, %sum, %word;
+        add.s64 %from, %from, 512;
+        add.u32 %i, %i, 1;
+        setp.lt.u32 %p1, %i, 20;
+        @%p1 bra LOOP;
+    JOIN:
+        cp.async.wait_all;
+        ld.shared.b32 %word, [%at+512];
+        add.u32 %sum, %sum, %word;
+        mov.b32 %o0, %sum;"
+    );
+    let mut random = Random(19);
+    let data: Vec<Lanes> = (0..80).map(|_| random.lanes()).collect();
+    let words = flat(&data);
+    let want: Lanes = std::array::from_fn(|l| {
+        let rounds = if l < 16 { 20 } else { 0 };
+        (0..rounds).fold(words[4 * l], |s, k| {
+            let at = 128 * k + 4 * l;
+            s.wrapping_add(words[at]).wrapping_add(words[at + 1])
+        })
+    });
+    assert_eq!(lanes(&body, &data, 1)[0], want);
+}
+
+#[test]
 fn malformed_copies_are_refused() {
     refused(
         ".shared .b8 t[64];\ncp.async.ca.shared.global [t], [%d0], 12;",

@@ -5,7 +5,12 @@
 //! a copy belongs to the group that its thread commits next, and threads of a warp may commit and wait
 //! at different times.
 
-use super::access::{Access, Kind, Lanes, Operand, Pointers, Reach, bits, for_lanes};
+mod queue;
+
+pub use queue::CopyQueue;
+use queue::Sources;
+
+use super::access::{Access, Kind, Lanes, Operand, Reach, bits, for_lanes};
 use super::block::Block;
 use super::lanes::each;
 use super::program::Flow;
@@ -13,247 +18,6 @@ use super::shared::byte_state;
 use super::warp::Warp;
 use crate::check::Check;
 use crate::ptx::ast::Space;
-use std::collections::VecDeque;
-
-/// The copies of one instruction, a lane each.
-#[derive(Debug)]
-pub struct Batch {
-    /// Lanes whose copies are in flight.
-    lanes: u32,
-    /// Bytes written at each destination: 4, 8 or 16.
-    size: u32,
-    /// Bytes read, where some lanes read fewer; zeros fill the rest.
-    taken: Option<[u8; 32]>,
-    /// Groups that had been committed before it.
-    group: Groups,
-    /// Its number among the warp's copy instructions.
-    serial: u64,
-    /// Destinations: bytes from the start of shared memory.
-    to: [u32; 32],
-    /// Sources. The launch keeps their allocations alive.
-    from: Sources,
-}
-
-/// Where the copies of a batch read.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // written where it stays, like the batch
-enum Sources {
-    /// Lane after lane, from here on.
-    Run(*const u8),
-    /// Each lane by itself.
-    Each(Pointers),
-}
-
-/// How many groups lanes have committed.
-#[derive(Debug, Clone, Copy)]
-enum Groups {
-    /// All lanes as many.
-    Same(u32),
-    /// Each lane by itself.
-    Each([u32; 32]),
-}
-
-impl Groups {
-    #[inline(always)]
-    fn of(&self, lane: usize) -> u32 {
-        match self {
-            Groups::Same(count) => *count,
-            Groups::Each(counts) => counts[lane],
-        }
-    }
-
-    /// One more for the lanes of `mask`.
-    #[inline(always)]
-    fn add(&mut self, mask: u32) {
-        match self {
-            Groups::Same(count) if mask == u32::MAX => *count = count.wrapping_add(1),
-            _ => *self = Groups::Each(each(|l| self.of(l).wrapping_add(mask >> l & 1))),
-        }
-    }
-
-    /// The lanes that have committed more than `count` since they had committed `before`.
-    #[inline(always)]
-    fn past(&self, before: &Groups, count: u32) -> u32 {
-        if let (Groups::Same(now), Groups::Same(before)) = (self, before) {
-            return if now.wrapping_sub(*before) > count {
-                u32::MAX
-            } else {
-                0
-            };
-        }
-        let mut lanes = 0;
-        for lane in 0..32 {
-            lanes |= u32::from(self.of(lane).wrapping_sub(before.of(lane)) > count) << lane;
-        }
-        lanes
-    }
-}
-
-/// Copies that a warp's threads have issued.
-#[derive(Debug)]
-pub struct CopyQueue {
-    /// In order of issue. Boxed: a batch is large, and is written where it stays.
-    flying: VecDeque<Box<Batch>>,
-    /// Batches that are done, to be used again.
-    #[allow(clippy::vec_box)] // they go back and forth as they are
-    idle: Vec<Box<Batch>>,
-    committed: Groups,
-    /// Copy instructions issued.
-    issued: u64,
-    /// Bytes being read from global memory.
-    in_flight: u64,
-    /// The most there have been.
-    most_in_flight: u64,
-}
-
-impl Default for CopyQueue {
-    fn default() -> CopyQueue {
-        CopyQueue {
-            flying: VecDeque::new(),
-            idle: Vec::new(),
-            committed: Groups::Same(0),
-            issued: 0,
-            in_flight: 0,
-            most_in_flight: 0,
-        }
-    }
-}
-
-impl CopyQueue {
-    /// Nothing is in flight.
-    pub fn clear(&mut self) {
-        self.idle.extend(self.flying.drain(..));
-        self.committed = Groups::Same(0);
-        self.in_flight = 0;
-        self.most_in_flight = 0;
-    }
-
-    /// The most bytes that have been in flight at a time.
-    pub fn most_in_flight(&self) -> u64 {
-        self.most_in_flight
-    }
-
-    /// Copies of so many bytes have been issued.
-    #[inline(always)]
-    pub fn depart(&mut self, bytes: u64) {
-        self.in_flight += bytes;
-        self.most_in_flight = self.most_in_flight.max(self.in_flight);
-    }
-
-    /// Copies of so many bytes have landed.
-    #[inline(always)]
-    pub fn arrive(&mut self, bytes: u64) {
-        self.in_flight -= bytes;
-    }
-
-    /// Copy instructions issued so far.
-    pub fn issued(&self) -> u64 {
-        self.issued
-    }
-
-    /// The copies of `lanes` are under way.
-    #[inline(always)]
-    fn launch(
-        &mut self,
-        lanes: u32,
-        size: u32,
-        taken: Option<[u8; 32]>,
-        to: [u32; 32],
-        from: Sources,
-    ) {
-        let mut batch = self.idle.pop().unwrap_or_default();
-        batch.lanes = lanes;
-        batch.size = size;
-        batch.taken = taken;
-        batch.group = self.committed;
-        batch.serial = self.issued;
-        batch.to = to;
-        batch.from = from;
-        self.issued += 1;
-        self.depart(batch.bytes(lanes));
-        self.flying.push_back(batch);
-    }
-
-    /// The lanes of `mask` put what they issued since their last commit into a group.
-    #[inline(always)]
-    pub fn commit(&mut self, mask: u32) {
-        self.committed.add(mask);
-    }
-}
-
-impl Default for Batch {
-    fn default() -> Batch {
-        Batch {
-            lanes: 0,
-            size: 0,
-            taken: None,
-            group: Groups::Same(0),
-            serial: 0,
-            to: [0; 32],
-            from: Sources::Run(std::ptr::null()),
-        }
-    }
-}
-
-impl Batch {
-    /// Copies what the sources of `lanes` hold, as much each as a `W`, which is the batch's size.
-    ///
-    /// # Safety
-    /// Sources and destinations, behind `base`, are valid for that.
-    #[inline(always)]
-    unsafe fn move_whole<W: Copy>(&self, lanes: u32, base: *mut u8) {
-        let to = |lane: usize| base.wrapping_add(self.to[lane] as usize).cast::<W>();
-        // SAFETY: the caller's promise.
-        unsafe {
-            match &self.from {
-                Sources::Run(from) if lanes == u32::MAX => {
-                    for lane in 0..32 {
-                        to(lane).write_unaligned(from.cast::<W>().add(lane).read_unaligned());
-                    }
-                }
-                _ => for_lanes(lanes, |lane| {
-                    to(lane).write_unaligned(self.source(lane).cast::<W>().read_unaligned());
-                }),
-            }
-        }
-    }
-
-    /// Copies what is `taken` of each source, and puts zeros behind it.
-    ///
-    /// # Safety
-    /// As for [`Batch::move_whole`].
-    unsafe fn move_parts(&self, lanes: u32, base: *mut u8, taken: &[u8; 32]) {
-        for lane in bits(lanes) {
-            let to = base.wrapping_add(self.to[lane] as usize);
-            let taken = usize::from(taken[lane]);
-            // SAFETY: the caller's promise.
-            unsafe {
-                if taken != 0 {
-                    std::ptr::copy_nonoverlapping(self.source(lane), to, taken);
-                }
-                std::ptr::write_bytes(to.add(taken), 0, self.size as usize - taken);
-            }
-        }
-    }
-
-    /// Where a lane's copy reads.
-    #[inline(always)]
-    fn source(&self, lane: usize) -> *const u8 {
-        match &self.from {
-            Sources::Run(from) => from.wrapping_add(lane * self.size as usize),
-            Sources::Each(from) => from[lane],
-        }
-    }
-
-    /// Bytes that the copies of some lanes read.
-    #[inline(always)]
-    fn bytes(&self, lanes: u32) -> u64 {
-        match &self.taken {
-            None => u64::from(lanes.count_ones() * self.size),
-            Some(taken) => bits(lanes).map(|l| u64::from(taken[l])).sum(),
-        }
-    }
-}
 
 /// One instruction's copies, before they are checked.
 #[derive(Debug, Clone, Copy)]
@@ -348,8 +112,9 @@ impl Warp {
             // SAFETY: the block is the warp's own, and no reference to it is alive.
             unsafe { self.shared_race(self.block, mask, &places, write)? };
         }
+        let taken = request.taken.as_ref();
         self.copies()
-            .launch(mask, size, request.taken, to, Sources::Each(from));
+            .launch(mask, size, taken, (&to, 0), Sources::Each(&from));
         Ok(())
     }
 
@@ -358,7 +123,7 @@ impl Warp {
     /// # Safety
     /// The operands are those of one of the warp's program's instructions; `mask` is not zero.
     #[inline(always)]
-    pub unsafe fn issue_quickly(
+    pub unsafe fn issue_quickly<const WIDE: bool>(
         &mut self,
         mask: u32,
         size: u32,
@@ -368,27 +133,29 @@ impl Warp {
         // SAFETY: the caller's promise; the registers are as they were throughout.
         unsafe {
             let (Some(from), Some(to)) = (
-                self.quick(mask, from, size, true),
-                self.quick(mask, to, size, false),
+                self.quick_in::<WIDE>(mask, from, size, true),
+                self.quick_in::<WIDE>(mask, to, size, false),
             ) else {
                 return false;
             };
             let Lanes::Narrow(start, offsets) = to else {
                 return false;
             };
-            let first = start
-                .addr()
-                .wrapping_sub(self.block().shared.as_ptr().addr()) as u32;
-            let offsets = *offsets;
-            let to = each(|lane| offsets[lane].wrapping_add(first));
-            let from = match from {
+            let base = self.block().shared.as_ptr().addr();
+            let behind = start.addr().wrapping_sub(base) as u32;
+            let copies = self.copies();
+            match from {
                 Lanes::Run(start) => {
                     prefetch(start, 32 * size as usize);
-                    Sources::Run(start)
+                    let from = Sources::Run(start);
+                    copies.launch(mask, size, None, (&*offsets, behind), from);
                 }
-                others => Sources::Each(others.pointers(size as usize)),
-            };
-            self.copies().launch(mask, size, None, to, from);
+                others => {
+                    let from = others.pointers(size as usize);
+                    let from = Sources::Each(&from);
+                    copies.launch(mask, size, None, (&*offsets, behind), from);
+                }
+            }
         }
         true
     }
@@ -432,7 +199,7 @@ impl Warp {
         let mut at = 0;
         loop {
             let queue = self.copies();
-            let Some(batch) = queue.flying.get(at) else {
+            let Some(batch) = queue.get(at) else {
                 return Ok(());
             };
             let here = batch.lanes & mask;
@@ -440,7 +207,7 @@ impl Warp {
             let due = here & queue.committed.past(&batch.group, pending);
             if due != 0 {
                 self.land(at, due)?;
-                at = self.retire(at, due);
+                at = self.copies().retire(at, due);
             } else if here == mask {
                 // Later copies of these lanes are in the same groups or newer ones.
                 return Ok(());
@@ -457,7 +224,7 @@ impl Warp {
     pub fn land_before(&mut self, mask: u32, serial: u64) -> Result<(), Flow> {
         let mut at = 0;
         loop {
-            let due = match self.copies().flying.get(at) {
+            let due = match self.copies().get(at) {
                 Some(batch) if batch.serial < serial => batch.lanes & mask,
                 _ => return Ok(()),
             };
@@ -466,7 +233,7 @@ impl Warp {
                 continue;
             }
             self.land(at, due)?;
-            at = self.retire(at, due);
+            at = self.copies().retire(at, due);
         }
     }
 
@@ -480,26 +247,6 @@ impl Warp {
         self.wait_copies(mask, 0)
     }
 
-    /// Takes lanes off a batch, and the batch off the queue where none is left; the index of the next.
-    #[inline(always)]
-    fn retire(&mut self, at: usize, lanes: u32) -> usize {
-        let queue = self.copies();
-        let bytes = queue.flying[at].bytes(lanes);
-        queue.arrive(bytes);
-        let flying = &mut queue.flying;
-        flying[at].lanes &= !lanes;
-        if flying[at].lanes != 0 {
-            return at + 1;
-        }
-        let done = if at == 0 {
-            flying.pop_front()
-        } else {
-            flying.remove(at)
-        };
-        queue.idle.extend(done);
-        at
-    }
-
     /// Writes the destinations of `lanes` of a batch.
     #[inline(always)]
     fn land(&mut self, at: usize, lanes: u32) -> Result<(), Flow> {
@@ -507,18 +254,12 @@ impl Warp {
         // SAFETY: no other reference to the block is alive while a handler runs.
         let block = unsafe { self.block() };
         let (base, states) = (block.shared.as_ptr(), block.shared.states());
-        let batch = &block.copies[self.index as usize].flying[at];
-        let size = batch.size as usize;
+        let Some(batch) = block.copies[self.index as usize].get(at) else {
+            return Ok(());
+        };
         // SAFETY: `size` bytes at each destination and the bytes taken at each source were found inside their memories
         // at issue, which live as long as the launch.
-        unsafe {
-            match (&batch.taken, size) {
-                (None, 16) => batch.move_whole::<u128>(lanes, base),
-                (None, 8) => batch.move_whole::<u64>(lanes, base),
-                (None, _) => batch.move_whole::<u32>(lanes, base),
-                (Some(taken), _) => batch.move_parts(lanes, base, taken),
-            }
-        }
+        unsafe { batch.land(lanes, base) };
         if checks.has(Check::AsyncCopy) || checks.has(Check::UninitMemory) {
             // SAFETY: there is a state for each byte of the destinations.
             unsafe { set_states(states, lanes, &batch.to, batch.size, byte_state::INIT) };
@@ -527,7 +268,7 @@ impl Warp {
             let addresses: [u64; 32] = each(|lane| u64::from(batch.to[lane]));
             let access = Access {
                 space: Some(Space::Shared),
-                size: size as u32,
+                size: batch.size,
                 align: 1,
                 kind: Kind::Store,
             };

@@ -172,11 +172,11 @@ fn pick_issue<const SIZE: u32, const FORM: u32>() -> Handler {
     #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
     unsafe fn fast<const SIZE: u32, const FORM: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
         // SAFETY: the handler's own contract; picked only where the features exist.
-        unsafe { issue::<SIZE, FORM>(w, i, mask) }
+        unsafe { issue::<SIZE, FORM, true>(w, i, mask) }
     }
     unsafe fn base<const SIZE: u32, const FORM: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
         // SAFETY: the handler's own contract.
-        unsafe { issue::<SIZE, FORM>(w, i, mask) }
+        unsafe { issue::<SIZE, FORM, false>(w, i, mask) }
     }
     #[cfg(target_arch = "x86_64")]
     if wide() {
@@ -186,7 +186,11 @@ fn pick_issue<const SIZE: u32, const FORM: u32>() -> Handler {
 }
 
 #[inline(always)]
-unsafe fn issue<const SIZE: u32, const FORM: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+unsafe fn issue<const SIZE: u32, const FORM: u32, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+) -> Flow {
     let to = AddressOperand {
         slot: i.d,
         offset: i64::from(i.c as i32),
@@ -223,7 +227,7 @@ unsafe fn issue<const SIZE: u32, const FORM: u32>(w: &mut Warp, i: &Inst, mask: 
     let taken = taken.filter(|t| bits(mask).any(|l| u32::from(t[l]) != SIZE));
     // SAFETY: operands are slots of the warp's file.
     let (to_lanes, from_lanes) = unsafe {
-        if taken.is_none() && w.issue_quickly(mask, SIZE, to, from) {
+        if taken.is_none() && w.issue_quickly::<WIDE>(mask, SIZE, to, from) {
             return Flow::Next;
         }
         (
