@@ -10,7 +10,7 @@ use super::tensor::whole_warp;
 use super::{has, only, operands};
 use crate::exec::access::{Access, Kind, Lanes, Operand as AddressOperand};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{each, pick_handler};
+use crate::exec::lanes::{each, pick_handler, wide};
 use crate::exec::module::LoadError;
 use crate::exec::program::{Flow, Handler, Inst};
 use crate::exec::warp::Warp;
@@ -73,12 +73,12 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     }
     let extra = d.extras(slots);
     let run: Handler = match (load, has(i, "trans"), count) {
-        (true, false, 1) => pick_handler!(load_matrices::<1, false>),
-        (true, false, 2) => pick_handler!(load_matrices::<2, false>),
-        (true, false, _) => pick_handler!(load_matrices::<4, false>),
-        (true, true, 1) => pick_handler!(load_matrices::<1, true>),
-        (true, true, 2) => pick_handler!(load_matrices::<2, true>),
-        (true, true, _) => pick_handler!(load_matrices::<4, true>),
+        (true, false, 1) => pick_load::<1, false>(),
+        (true, false, 2) => pick_load::<2, false>(),
+        (true, false, _) => pick_load::<4, false>(),
+        (true, true, 1) => pick_load::<1, true>(),
+        (true, true, 2) => pick_load::<2, true>(),
+        (true, true, _) => pick_load::<4, true>(),
         (false, false, 1) => pick_handler!(store_matrices::<1, false>),
         (false, false, 2) => pick_handler!(store_matrices::<2, false>),
         (false, false, _) => pick_handler!(store_matrices::<4, false>),
@@ -130,8 +130,26 @@ const fn address_lanes(n: usize) -> u32 {
     u32::MAX >> (32 - 8 * n)
 }
 
+fn pick_load<const N: usize, const TRANS: bool>() -> Handler {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+    unsafe fn fast<const N: usize, const TRANS: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+        // SAFETY: the handler's own contract; picked only where the features exist.
+        unsafe { load_matrices::<N, TRANS, true>(w, i, mask) }
+    }
+    unsafe fn base<const N: usize, const TRANS: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+        // SAFETY: the handler's own contract.
+        unsafe { load_matrices::<N, TRANS, false>(w, i, mask) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if wide() {
+        return fast::<N, TRANS>;
+    }
+    base::<N, TRANS>
+}
+
 #[inline(always)]
-unsafe fn load_matrices<const N: usize, const TRANS: bool>(
+unsafe fn load_matrices<const N: usize, const TRANS: bool, const WIDE: bool>(
     w: &mut Warp,
     i: &Inst,
     mask: u32,
@@ -148,14 +166,25 @@ unsafe fn load_matrices<const N: usize, const TRANS: bool>(
             code: i.aux,
         };
         if given == address_lanes(N)
-            && let Some(Lanes::Narrow(start, offsets)) = w.quick(given, operand, ROW, false)
+            && let Some(Lanes::Narrow(start, offsets)) =
+                w.quick_in::<WIDE>(given, operand, ROW, false)
         {
-            let offsets = *offsets;
+            // In memory, from where addresses are made faster than from vectors.
+            let offsets = std::hint::black_box(*offsets);
             for k in 0..N {
-                let row = |r: usize| start.wrapping_add(offsets[8 * k + r] as usize);
-                let matrix: Matrix = each(|r| row(r).cast::<[u16; 8]>().read_unaligned());
-                let matrix = if TRANS { transposed(matrix) } else { matrix };
-                w.slot(w.extra(i, k)).cast::<Matrix>().write(matrix);
+                let row = |r: usize| {
+                    let row = start.wrapping_add(offsets[8 * k + r] as usize);
+                    row.cast::<[u16; 8]>().read_unaligned()
+                };
+                let to = w.slot(w.extra(i, k)).cast::<[u16; 8]>();
+                if TRANS {
+                    to.cast::<Matrix>().write(transposed(each(row)));
+                } else {
+                    // Row by row, not by way of a whole matrix.
+                    for r in 0..8 {
+                        to.add(r).write(row(r));
+                    }
+                }
             }
             return Flow::Next;
         }
