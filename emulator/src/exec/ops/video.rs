@@ -28,11 +28,20 @@ enum Op {
     AtLeast,
 }
 
+/// By discriminant.
 const OPS: [Op; 12] = {
     use Op::*;
     [
         Add, Sub, Average, Difference, Min, Max, Equal, NotEqual, Less, AtMost, Greater, AtLeast,
     ]
+};
+
+const _: () = {
+    let mut k = 0;
+    while k < OPS.len() {
+        assert!(OPS[k] as usize == k);
+        k += 1;
+    }
 };
 
 // Flags above the operation in Inst::aux.
@@ -92,7 +101,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
     }
     operands(d, i, 4)?;
     let flag = |on: bool, bit: u32| if on { bit } else { 0 };
-    let aux = OPS.iter().position(|o| *o == op).unwrap_or(0) as u32
+    let aux = op as u32
         | flag(signs[count - 2], SIGNED_A)
         | flag(signs[count - 1], SIGNED_B)
         | flag(!set && signs[0], SIGNED_D)

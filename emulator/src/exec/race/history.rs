@@ -137,9 +137,16 @@ fn what_is_found_is_what_happened() {
             SharedRaces::new(BYTES as usize),
         );
         let mut history = History::default();
-        for step in 0..40 {
+        for step in 0..60 {
             if random.below(3) != 0 {
                 random.order(&mut order);
+            }
+            if random.below(16) == 0 {
+                // The next block begins in the same shadow.
+                order.forget();
+                glanced.forget();
+                plain.forget();
+                history = History::default();
             }
             let size = 1 << random.below(5);
             let addresses = random.addresses(size);

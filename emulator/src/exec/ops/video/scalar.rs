@@ -26,6 +26,7 @@ enum Op {
     AtLeast,
 }
 
+/// By discriminant.
 const OPS: [Op; 14] = {
     use Op::*;
     [
@@ -44,6 +45,14 @@ const OPS: [Op; 14] = {
         Greater,
         AtLeast,
     ]
+};
+
+const _: () = {
+    let mut k = 0;
+    while k < OPS.len() {
+        assert!(OPS[k] as usize == k);
+        k += 1;
+    }
 };
 
 // Bits of `Inst::aux` above the operation.
@@ -123,7 +132,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
     let compares = i.opcode[0] == "vset";
     let shifts = matches!(op, Op::ShiftLeft | Op::ShiftRight);
     let multiplies = op == Op::MultiplyAdd;
-    let mut aux = OPS.iter().position(|o| *o == op).unwrap_or(0) as u32;
+    let mut aux = op as u32;
     // The types come first: of the result (but for a comparison, whose is unsigned), of a, of b.
     let signs: &[u32] = if compares {
         &[SIGNED_A, SIGNED_B]
