@@ -71,8 +71,8 @@ pub struct Resident {
     left: usize,
     /// Threads that have not exited.
     live: u32,
-    /// Whether a warp's instructions were up in the last turn, or it asked to let others run.
-    pub yielded: bool,
+    /// Whether a warp used up its instructions in the last turn.
+    pub used_up: bool,
     random: Option<Xoshiro256PlusPlus>,
 }
 
@@ -132,7 +132,7 @@ impl Resident {
             awaited: 0,
             left: 0,
             live: 0,
-            yielded: false,
+            used_up: false,
             random: None,
         }
     }
@@ -202,7 +202,7 @@ impl Resident {
         touched: *mut Touched,
         launch: &LaunchState,
     ) -> Turn {
-        self.yielded = false;
+        self.used_up = false;
         let count = self.warps.len();
         let first = self
             .random
@@ -234,7 +234,8 @@ impl Resident {
             // SAFETY: the caller's promise; block and registers live in `self`.
             let stop = unsafe { warp.run(slice) };
             ran = true;
-            if !launch.spend(warp.clock - before) {
+            let spent = warp.clock - before;
+            if !launch.spend(spent) {
                 let trouble = Trouble {
                     kind: FaultKind::Budget,
                     message: "the launch ran past its instruction budget".into(),
@@ -248,7 +249,7 @@ impl Resident {
             // Nothing else completes a barrier.
             let mut completes = gone != 0;
             match stop {
-                Stop::Yield => self.yielded = true,
+                Stop::Yield => self.used_up |= spent == slice,
                 Stop::Blocked => {}
                 Stop::Exited => {
                     self.finished[at] = true;

@@ -75,8 +75,8 @@ pub struct Cluster {
     shared: Box<Shared>,
     blocks: Vec<Resident>,
     done: Vec<bool>,
-    /// How long it has been here: for each turn [`FULL_TURN`], but 1 for one in which every warp came to a barrier or to
-    /// its end. Blocks with many barriers have many of those turns, and get on.
+    /// How long it has been here: for each turn [`FULL_TURN`], but 1 for one in which every warp came to a place to
+    /// wait at, or to its end. Blocks with many barriers have many of those turns, and get on.
     pub stay: u64,
     random: Option<Xoshiro256PlusPlus>,
 }
@@ -173,7 +173,7 @@ impl Cluster {
             }
             // SAFETY: the caller's promise.
             let turn = unsafe { self.blocks[at].turn(counts, touched, launch) };
-            full |= self.blocks[at].yielded;
+            full |= self.blocks[at].used_up;
             match turn {
                 Turn::Going => moved = true,
                 Turn::Stuck => {}

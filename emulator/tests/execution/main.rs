@@ -125,19 +125,22 @@ fn counting(body: &str) -> String {
 }
 
 #[test]
-fn blocks_that_wait_at_barriers_of_their_own_let_the_others_begin() {
-    let text = counting(
-        "SPIN:
+fn blocks_that_wait_for_others_let_them_begin() {
+    // At barriers of their own, and asleep.
+    for wait in ["bar.red.or.pred %p2, 0, %p2;", "nanosleep.u32 20;"] {
+        let text = counting(&format!(
+            "SPIN:
     ld.acquire.gpu.global.u32 %r2, [%rd1];
     setp.lt.u32 %p2, %r2, %r1;
-    bar.red.or.pred %p3, 0, %p2;
-    @%p3 bra SPIN;",
-    );
-    let setup = Setup {
-        grid: [12, 1, 1],
-        ..block(64)
-    };
-    assert!(ok(&text, 48, &setup).words(0).iter().all(|&w| w == 12));
+    {wait}
+    @%p2 bra SPIN;"
+        ));
+        let setup = Setup {
+            grid: [12, 1, 1],
+            ..block(64)
+        };
+        assert!(ok(&text, 48, &setup).words(0).iter().all(|&w| w == 12));
+    }
 }
 
 #[test]
