@@ -40,6 +40,22 @@ impl History {
         })
     }
 
+    /// Whether what was found may be no race: an atomic against a read that agreed to share the place, in a cell of
+    /// which another warp's plain read, ordered before the atomic, is remembered too. A cell knows of its reads whether
+    /// all of them agreed, and not whose.
+    fn excuses(&self, found: &Conflict, deed: &Deed) -> bool {
+        let reads = |strong: bool| {
+            self.0.iter().any(move |past| {
+                let other = strong == (past.warp == found.other.warp);
+                past.byte as usize == found.address
+                    && !past.writes
+                    && past.strong == strong
+                    && other
+            })
+        };
+        deed.strong && deed.writes && !found.other.wrote && reads(true) && reads(false)
+    }
+
     /// Of several lanes that write a byte in one instruction the last counts, and so it does of atomics in a row.
     fn note(&mut self, order: &Order, warp: usize, deed: &Deed) {
         let before = self.0.len();
@@ -128,7 +144,7 @@ fn held(
 /// Whole instructions at a glance, lanes word by word, and the history itself find the same.
 #[test]
 fn what_is_found_is_what_happened() {
-    let mut races = 0;
+    let (mut races, mut excused) = (0, 0);
     for seed in 0..3000 {
         let mut random = Random(Xoshiro256PlusPlus::seed_from_u64(seed));
         let mut order = Order::new(1, WARPS);
@@ -168,8 +184,12 @@ fn what_is_found_is_what_happened() {
             let plainly = held(&mut plain, &order, warp, &deed, true);
             let racing = history.racing(&order, warp, &deed);
             let case = || format!("seed {seed}, step {step}, warp {warp}: {deed:?}");
-            assert_eq!(found.map(|c| c.lane), racing, "{}", case());
             assert_eq!(found, plainly, "{}", case());
+            if found.is_some_and(|c| history.excuses(&c, &deed)) {
+                excused += 1;
+                break;
+            }
+            assert_eq!(found.map(|c| c.lane), racing, "{}", case());
             if found.is_some() {
                 races += 1;
                 break;
@@ -177,5 +197,6 @@ fn what_is_found_is_what_happened() {
             history.note(&order, warp, &deed);
         }
     }
-    assert!(races > 100, "{races} races were met");
+    assert!(races > 1000, "{races} races were met");
+    assert!(excused < races / 100, "{excused} of {races} were none");
 }
