@@ -7,10 +7,10 @@ mod quick;
 mod shared;
 mod survey;
 
-use survey::Address;
-
 pub use quick::{Lanes, Offset, Operand};
+pub use survey::side_by_side;
 
+use self::survey::filled;
 use super::cluster;
 use super::lanes::{each, wide};
 use super::program::Flow;
@@ -118,65 +118,6 @@ pub enum Reach {
     Behind(*mut u8),
     /// Each lane's by itself, in [`Warp::apart`].
     Apart,
-}
-
-/// The lanes' addresses, with those of lanes that `mask` lacks replaced by another lane's: what holds for all of them
-/// holds for the lanes of the mask.
-#[inline(always)]
-fn filled<T: Copy>(mask: u32, addresses: &[T; 32]) -> [T; 32] {
-    let first = addresses[mask.trailing_zeros() as usize & 31];
-    each(|l| {
-        if mask >> l & 1 != 0 {
-            addresses[l]
-        } else {
-            first
-        }
-    })
-}
-
-/// The bits that are set in any of `addresses`; and whether all of them are at `base` or up to `last` bytes behind.
-#[inline(always)]
-fn survey(addresses: &[u64; 32], base: u64, last: u64) -> (u64, bool) {
-    let (mut low, mut outside) = (0, 0);
-    for address in addresses {
-        // Memory has fewer than 2^63 bytes: what lies before the base or behind the last place sets a sign.
-        let offset = address.wrapping_sub(base);
-        outside |= offset | last.wrapping_sub(offset);
-        low |= address;
-    }
-    (low, outside >> 63 == 0)
-}
-
-/// Whether all addresses are multiples of `align`, a power of two, and at `base` or up to `last` bytes behind: by one
-/// look, which may say no where they are all the same.
-#[inline(always)]
-fn plainly_within(addresses: &[u64; 32], base: u64, last: u64, align: u32) -> bool {
-    let low = align.wrapping_sub(1);
-    if last > u64::from(u32::MAX / 2) || base & u64::from(low) != 0 {
-        return false;
-    }
-    // SAFETY: the wide build only where the processor has its features.
-    unsafe {
-        if wide() {
-            u64::all_within::<true>(addresses, base, last as u32, low)
-        } else {
-            u64::all_within::<false>(addresses, base, last as u32, low)
-        }
-    }
-}
-
-/// Whether all lanes take part, each `size` bytes behind the one before.
-#[inline(always)]
-pub fn side_by_side(mask: u32, addresses: &[u64; 32], size: u32) -> bool {
-    // SAFETY: the wide build only where the processor has its features.
-    mask == u32::MAX
-        && unsafe {
-            if wide() {
-                u64::side_by_side::<true>(addresses, size)
-            } else {
-                u64::side_by_side::<false>(addresses, size)
-            }
-        }
 }
 
 /// The ranges that lanes touch, lane after lane: lanes side by side, or at the same place, are one.

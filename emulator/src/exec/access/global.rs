@@ -1,6 +1,7 @@
 //! Accesses to global memory: the allocation they fall into, and its shadows.
 
-use super::{Access, Kind, Ranges, Reach, Recent, bits, filled, plainly_within, survey, verb};
+use super::survey::{filled, plainly_within, survey};
+use super::{Access, Kind, Ranges, Reach, Recent, bits, verb};
 use crate::check::Check;
 use crate::exec::doubt::Found;
 use crate::exec::lanes::each;

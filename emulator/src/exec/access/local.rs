@@ -1,6 +1,7 @@
 //! Accesses to local memory and to the kernel's parameters.
 
-use super::{Access, Kind, Reach, bits, filled, survey, verb};
+use super::survey::{filled, survey};
+use super::{Access, Kind, Reach, bits, verb};
 use crate::check::Check;
 use crate::exec::doubt::Found;
 use crate::exec::lanes::each;

@@ -1,6 +1,7 @@
 //! Accesses to shared memory: the block's own and that of the other blocks of its cluster.
 
-use super::{Access, Kind, Reach, bits, filled, plainly_within, survey, verb};
+use super::survey::{filled, plainly_within, survey};
+use super::{Access, Kind, Reach, bits, verb};
 use crate::check::Check;
 use crate::exec::block::Block;
 use crate::exec::cluster::{self, FarAccess};

@@ -283,7 +283,7 @@ impl Cell {
         // A lane's later read takes the place of its earlier one.
         let merged = late && !(alone && again);
         let lanes = if merged && !again { MANY } else { at };
-        let strong = if side.strong && !(late && !self.has(STRONG_READ)) {
+        let strong = if side.strong && (!late || self.has(STRONG_READ)) {
             STRONG_READ
         } else {
             0
