@@ -66,30 +66,4 @@ impl Case<'_> {
             }
         }
     }
-
-    /// Whether all that was done to the `WORDS` words at each address is past; if so, notes what is done now, which
-    /// races with nothing.
-    #[inline(always)]
-    pub(super) fn after_all<const WORDS: usize, const WRITES: bool>(&self, deed: &Deed) -> bool {
-        if !self.near || WRITES && !self.shadow.far.is_empty() {
-            return false;
-        }
-        let glance = Glance::new(&self.side);
-        let cell = |lane: usize, k: usize| self.word(deed.addresses[lane] as u32 as usize / 4 + k);
-        let mut present = Four::all(0);
-        for_lanes(deed.mask, |lane| {
-            for k in 0..WORDS {
-                present = present.or(glance.present(*cell(lane, k)));
-            }
-        });
-        if present.any() {
-            return false;
-        }
-        for_lanes(deed.mask, |lane| {
-            for k in 0..WORDS {
-                *cell(lane, k) = glance.touched::<WRITES>(*cell(lane, k), lane);
-            }
-        });
-        true
-    }
 }

@@ -2,11 +2,14 @@
 //! mostly all the cells that an instruction touches, and then no lane need be told from another, and what is noted is
 //! the same whatever was.
 
+use super::case::Case;
 use super::cell::{
     ALL_READ, ALL_WRITTEN, Cell, MANY, READ_LANE, READ_LANE_SHIFT, STRONG_READ, STRONG_WRITE, Side,
     WRITER_WARP,
 };
+use super::deed::Deed;
 use super::four::Four;
+use crate::exec::access::for_lanes;
 
 /// What a vector's place that takes no part is compared with: nothing exceeds it.
 const MOST: u32 = i32::MAX as u32;
@@ -69,6 +72,34 @@ impl Glance {
         let again = cell.equals(self.now).next().and(MANY_READING);
         let new = self.read.or(LANES_READING[lane]).or(again);
         Cell::of(cell.and(self.kept).or(new))
+    }
+}
+
+impl Case<'_> {
+    /// Whether all that was done to the `WORDS` words at each address is past; if so, notes what is done now, which
+    /// races with nothing.
+    #[inline(always)]
+    pub(super) fn after_all<const WORDS: usize, const WRITES: bool>(&self, deed: &Deed) -> bool {
+        if !self.near || WRITES && !self.shadow.far.is_empty() {
+            return false;
+        }
+        let glance = Glance::new(&self.side);
+        let cell = |lane: usize, k: usize| self.word(deed.addresses[lane] as u32 as usize / 4 + k);
+        let mut present = Four::all(0);
+        for_lanes(deed.mask, |lane| {
+            for k in 0..WORDS {
+                present = present.or(glance.present(*cell(lane, k)));
+            }
+        });
+        if present.any() {
+            return false;
+        }
+        for_lanes(deed.mask, |lane| {
+            for k in 0..WORDS {
+                *cell(lane, k) = glance.touched::<WRITES>(*cell(lane, k), lane);
+            }
+        });
+        true
     }
 }
 
