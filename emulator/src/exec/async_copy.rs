@@ -133,8 +133,8 @@ impl Warp {
         // SAFETY: the caller's promise; the registers are as they were throughout.
         unsafe {
             let (Some(from), Some(to)) = (
-                self.quick_in::<WIDE>(mask, from, size, true),
-                self.quick_in::<WIDE>(mask, to, size, false),
+                self.quick::<WIDE>(mask, from, size, true),
+                self.quick::<WIDE>(mask, to, size, false),
             ) else {
                 return false;
             };

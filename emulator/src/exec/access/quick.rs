@@ -4,7 +4,7 @@
 
 use super::survey::Address;
 use super::{Recent, RecentAllocations};
-use crate::exec::lanes::{each, wide};
+use crate::exec::lanes::each;
 use crate::exec::ops::memory::space_code;
 use crate::exec::warp::Warp;
 
@@ -87,71 +87,21 @@ impl Warp {
     /// [`Lanes::Run`] only where `runs` asks for it.
     ///
     /// # Safety
-    /// The operand is one of the warp's program; `mask` is not zero; `size` is a power of two.
+    /// The operand is one of the warp's program; `mask` is not zero; `size` is a power of two; `WIDE` only in the wide
+    /// build.
     #[inline(always)]
-    pub unsafe fn quick(
+    pub unsafe fn quick<const WIDE: bool>(
         &self,
         mask: u32,
         operand: Operand,
         size: u32,
         runs: bool,
     ) -> Option<Lanes> {
-        #[cfg(target_arch = "x86_64")]
-        if wide() {
-            // SAFETY: the caller's promise; the processor has the features of the wide build.
-            return unsafe { self.quick_wide(mask, operand, size, runs) };
-        }
-        // SAFETY: the caller's promise.
-        unsafe { self.quick_plain(mask, operand, size, runs) }
-    }
-
-    /// [`Warp::quick`] for handlers that exist in two builds, without a call.
-    ///
-    /// # Safety
-    /// As there; `WIDE` only in the wide build.
-    #[inline(always)]
-    pub unsafe fn quick_in<const WIDE: bool>(
-        &self,
-        mask: u32,
-        operand: Operand,
-        size: u32,
-        runs: bool,
-    ) -> Option<Lanes> {
+        const NARROW_SHARED: u32 = space_code::SHARED | space_code::NARROW;
         if self.watched {
             return None;
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.quick_to::<WIDE>(operand, Wanted { mask, size, runs }) }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-    unsafe fn quick_wide(
-        &self,
-        mask: u32,
-        operand: Operand,
-        size: u32,
-        runs: bool,
-    ) -> Option<Lanes> {
-        // SAFETY: the caller's promise.
-        unsafe { self.quick_in::<true>(mask, operand, size, runs) }
-    }
-
-    #[inline(never)]
-    unsafe fn quick_plain(
-        &self,
-        mask: u32,
-        operand: Operand,
-        size: u32,
-        runs: bool,
-    ) -> Option<Lanes> {
-        // SAFETY: the caller's promise.
-        unsafe { self.quick_in::<false>(mask, operand, size, runs) }
-    }
-
-    #[inline(always)]
-    unsafe fn quick_to<const WIDE: bool>(&self, operand: Operand, wanted: Wanted) -> Option<Lanes> {
-        const NARROW_SHARED: u32 = space_code::SHARED | space_code::NARROW;
+        let wanted = Wanted { mask, size, runs };
         // SAFETY: the caller's promise.
         unsafe {
             match operand.code & (space_code::MASK | space_code::NARROW) {

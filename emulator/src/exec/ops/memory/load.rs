@@ -172,7 +172,7 @@ unsafe fn do_load<
     // SAFETY: operands are slots of the warp's file.
     unsafe {
         if i.aux & (ACQUIRE | STRONG) == 0
-            && let Some(lanes) = w.quick_in::<FAST>(mask, operand(i), size, N == 1)
+            && let Some(lanes) = w.quick::<FAST>(mask, operand(i), size, N == 1)
         {
             let slots: [*mut u8; N] = each(|k| target::<N>(w, i, k));
             match lanes {

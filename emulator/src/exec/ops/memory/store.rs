@@ -130,7 +130,7 @@ unsafe fn do_store<
     // SAFETY: operands are slots of the warp's file.
     unsafe {
         if i.aux & (RELEASE | STRONG) == 0
-            && let Some(lanes) = w.quick_in::<FAST>(mask, operand(i), size, N == 1)
+            && let Some(lanes) = w.quick::<FAST>(mask, operand(i), size, N == 1)
         {
             let slots: [*const u8; N] = each(|k| value::<N>(w, i, k));
             match lanes {
