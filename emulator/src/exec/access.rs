@@ -4,10 +4,13 @@
 mod global;
 mod local;
 mod quick;
+mod rows;
+mod run;
 mod shared;
 mod survey;
 
 pub use quick::{Lanes, Offset, Operand};
+pub use rows::{Act, Issuing, Landing, ROW, Reading, Rows};
 pub use survey::side_by_side;
 
 use self::survey::filled;

@@ -6,11 +6,12 @@
 //! at different times.
 
 mod queue;
+mod watched;
 
 pub use queue::CopyQueue;
 use queue::Sources;
 
-use super::access::{Access, Kind, Lanes, Operand, Reach, bits, for_lanes};
+use super::access::{Access, Kind, Landing, Lanes, Operand, ROW, Reach, bits, for_lanes};
 use super::block::Block;
 use super::lanes::each;
 use super::program::Flow;
@@ -260,15 +261,28 @@ impl Warp {
         // SAFETY: `size` bytes at each destination and the bytes taken at each source were found inside their memories
         // at issue, which live as long as the launch.
         unsafe { batch.land(lanes, base) };
+        if !self.watched {
+            return Ok(());
+        }
+        let (to, size): (*const [u32; 32], _) = (&batch.to, batch.size);
+        // SAFETY: the batch stays where it is, and nothing changes it before this function ends.
+        let to = unsafe { &*to };
+        if lanes == u32::MAX
+            && size == ROW
+            && let Some(rows) = self.rows_at(to)
+            && self.enter_rows::<Landing>(rows)
+        {
+            return Ok(());
+        }
         if checks.has(Check::AsyncCopy) || checks.has(Check::UninitMemory) {
             // SAFETY: there is a state for each byte of the destinations.
-            unsafe { set_states(states, lanes, &batch.to, batch.size, byte_state::INIT) };
+            unsafe { set_states(states, lanes, to, size, byte_state::INIT) };
         }
         if checks.has(Check::SharedRace) {
-            let addresses: [u64; 32] = each(|lane| u64::from(batch.to[lane]));
+            let addresses: [u64; 32] = each(|lane| u64::from(to[lane]));
             let access = Access {
                 space: Some(Space::Shared),
-                size: batch.size,
+                size,
                 align: 1,
                 kind: Kind::Store,
             };

@@ -112,6 +112,23 @@ pub fn shared_wavefronts(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u
     }
 }
 
+/// Whether accesses of 16 bytes each at these addresses, multiples of that, want no bank twice in a pass.
+#[inline(always)]
+pub fn are_on_banks_apart(addresses: [u32; 32]) -> bool {
+    // A pass's lanes have to be on eight different fours of banks.
+    let mut fours = [0u32; 8];
+    for pass in 0..4 {
+        for k in 0..8 {
+            fours[k] |= 1 << (8 * pass) << (addresses[8 * pass + k] >> 4 & 7);
+        }
+    }
+    let mut all = 0;
+    for four in fours {
+        all |= four;
+    }
+    all == u32::MAX
+}
+
 /// [`shared_wavefronts`] where so many lanes go in a pass, each of which has `WORDS` words if it is as aligned as it is
 /// large.
 #[inline(always)]
@@ -120,7 +137,7 @@ fn passes<const WORDS: u32, const LANES: usize>(
     addresses: &[u64; 32],
     size: u32,
 ) -> (u32, u32) {
-    let words: [u32; 32] = std::array::from_fn(|lane| addresses[lane] as u32 >> 2);
+    let words: [u32; 32] = super::lanes::each(|lane| addresses[lane] as u32 >> 2);
     let mut low = 0;
     for address in addresses {
         low |= *address as u32;
@@ -232,6 +249,13 @@ mod tests {
         assert_eq!(shared_wavefronts(u32::MAX, &strided(8), 8), (2, 2));
         assert_eq!(shared_wavefronts(u32::MAX, &strided(16), 16), (4, 4));
         assert_eq!(shared_wavefronts(u32::MAX, &strided(32), 16), (8, 4));
+        for stride in [0, 16, 32, 48, 128, 144] {
+            let addresses = strided(stride);
+            assert_eq!(
+                are_on_banks_apart(addresses.map(|a| a as u32)),
+                shared_wavefronts(u32::MAX, &addresses, 16).0 == 4 && stride != 0
+            );
+        }
         assert_eq!(shared_wavefronts(0xff, &strided(128), 16), (8, 1));
         assert_eq!(shared_wavefronts(0x7ff, &strided(24), 8), (1, 1));
         assert_eq!(shared_wavefronts(0x1_0001, &strided(16), 8), (2, 2));

@@ -97,10 +97,26 @@ impl Warp {
         size: u32,
         runs: bool,
     ) -> Option<Lanes> {
-        const NARROW_SHARED: u32 = space_code::SHARED | space_code::NARROW;
         if self.watched {
             return None;
         }
+        // SAFETY: the caller's promise.
+        unsafe { self.locate::<WIDE>(mask, operand, size, runs) }
+    }
+
+    /// [`Warp::quick`], whatever the launch checks or counts.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(in crate::exec) unsafe fn locate<const WIDE: bool>(
+        &self,
+        mask: u32,
+        operand: Operand,
+        size: u32,
+        runs: bool,
+    ) -> Option<Lanes> {
+        const NARROW_SHARED: u32 = space_code::SHARED | space_code::NARROW;
         let wanted = Wanted { mask, size, runs };
         // SAFETY: the caller's promise.
         unsafe {

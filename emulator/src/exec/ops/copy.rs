@@ -230,6 +230,13 @@ unsafe fn issue<const SIZE: u32, const FORM: u32, const WIDE: bool>(
         if taken.is_none() && w.issue_quickly::<WIDE>(mask, SIZE, to, from) {
             return Flow::Next;
         }
+        if taken.is_none() && w.watched {
+            match w.issue_watched::<WIDE>(mask, SIZE, to, from) {
+                Ok(false) => {}
+                Ok(true) => return Flow::Next,
+                Err(flow) => return flow,
+            }
+        }
         (
             lane_addresses(w, to.slot, to.offset, to.code),
             lane_addresses(w, from.slot, from.offset, from.code),

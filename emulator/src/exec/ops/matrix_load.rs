@@ -166,7 +166,7 @@ unsafe fn load_matrices<const N: usize, const TRANS: bool, const WIDE: bool>(
             code: i.aux,
         };
         if given == address_lanes(N)
-            && let Some(Lanes::Narrow(start, offsets)) = w.quick::<WIDE>(given, operand, ROW, false)
+            && let Some(Lanes::Narrow(start, offsets)) = w.quick_rows::<WIDE>(given, operand)
         {
             // In memory, from where addresses are made faster than from vectors.
             let offsets = std::hint::black_box(*offsets);

@@ -45,19 +45,8 @@ impl<'c> Case<'c> {
         deed: &Deed,
     ) -> Case<'c> {
         let words = shadow.wanted();
-        let tick = shadow.tick(order.tick());
-        shadow.latest = shadow.latest.max(tick);
-        let (others, most) = order.known_of_others(warp);
-        let side = Side {
-            warp: warp as u32,
-            bit: if near { 1 << (warp - first) } else { 0 },
-            tick,
-            own: shadow.tick(order.known(warp, warp)),
-            others: shadow.tick(others),
-            most: shadow.tick(most),
-            settled: shadow.tick(order.settled()),
-            strong: deed.strong,
-        };
+        let side = shadow.side(order, warp, first, near, deed.strong);
+        shadow.latest = shadow.latest.max(side.tick);
         Case {
             side,
             words,

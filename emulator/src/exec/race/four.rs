@@ -50,6 +50,13 @@ impl Four {
         /// Where this is more than the other.
         exceeds, _mm_cmpgt_epi32, |a, b| if a > b { u32::MAX } else { 0 });
 
+    /// The more of each two.
+    #[inline(always)]
+    pub fn most(self, other: Four) -> Four {
+        let more = self.exceeds(other);
+        more.and(self).or(more.out_of(other))
+    }
+
     /// The last two places in the first two, and there too.
     #[inline(always)]
     pub fn upper(self) -> Four {
@@ -90,6 +97,16 @@ impl Four {
         unsafe { std::mem::transmute::<Inner, [u32; 4]>(self.0) }
     }
 
+    /// Whether this mask is set everywhere.
+    #[inline(always)]
+    pub fn is_everywhere(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: SSE2 is part of x86-64.
+        return unsafe { _mm_movemask_epi8(self.0) == 0xffff };
+        #[cfg(not(target_arch = "x86_64"))]
+        self.0.iter().all(|&mask| mask == u32::MAX)
+    }
+
     /// Whether this mask is set anywhere.
     #[inline(always)]
     pub fn any(self) -> bool {
@@ -116,6 +133,8 @@ mod tests {
         assert_eq!(a.exceeds(b).array(), [0, u32::MAX, 0, u32::MAX]);
         assert_eq!(a.upper().array(), [3, 0x7fff_fffe, 3, 0x7fff_fffe]);
         assert_eq!(a.next().array(), [0, 1, 6, 3]);
+        assert_eq!(a.most(b).array(), [1, 6, 6, 0x7fff_fffe]);
+        assert!(a.equals(a).is_everywhere() && !a.equals(b).is_everywhere());
         assert!(a.equals(b).any() && !a.equals(Four::all(9)).any());
     }
 }

@@ -29,17 +29,9 @@ impl Warp {
         let Some(shadow) = allocation.race_shadow() else {
             return Ok(());
         };
-        // SAFETY: block and order are alive while their warps are, and no other reference to the order is.
-        let (block, order) = unsafe { ((*self.block).linear, self.order()) };
-        let (writes, strong) = (access.kind.writes(), access.kind.is_strong());
-        let me = Stamp {
-            serial: self.launch().serial & cell::SERIAL_MAX,
-            block,
-            warp: self.index,
-            tick: order.tick().min(cell::TICK_MAX),
-            writes,
-            strong,
-        };
+        // SAFETY: the order is alive while its warps are, and no other reference to it is.
+        let order = unsafe { self.order() };
+        let me = self.stamp(access, order);
         if me.block > cell::BLOCK_MAX {
             return Ok(());
         }
@@ -56,6 +48,33 @@ impl Warp {
             }
         }
         Ok(())
+    }
+
+    /// Checks a global access to these bytes of an allocation against those before it in the launch: whether it races
+    /// with none.
+    #[inline(always)]
+    pub fn enter_global(&self, allocation: &Allocation, bytes: Range<u64>, access: Access) -> bool {
+        let Some(shadow) = allocation.race_shadow() else {
+            return true;
+        };
+        // SAFETY: the order is alive while its warps are, and no other reference to it is.
+        let order = unsafe { self.order() };
+        let me = self.stamp(access, order);
+        me.block > cell::BLOCK_MAX || self.enter_range(shadow, &me, bytes, order).is_ok()
+    }
+
+    /// Who accesses now.
+    #[inline(always)]
+    fn stamp(&self, access: Access, order: &Order) -> Stamp {
+        Stamp {
+            serial: self.launch().serial & cell::SERIAL_MAX,
+            // SAFETY: the block is alive while its warps are.
+            block: unsafe { (*self.block).linear },
+            warp: self.index,
+            tick: order.tick().min(cell::TICK_MAX),
+            writes: access.kind.writes(),
+            strong: access.kind.is_strong(),
+        }
     }
 
     /// Writes an access to some of an allocation's bytes into its shadow.

@@ -4,7 +4,7 @@ use super::case::{Case, Conflict};
 use super::deed::Deed;
 use super::order::Order;
 use super::shadow::SharedRaces;
-use crate::exec::access::bits;
+use crate::exec::access::{Landing, ROW, Reading, Rows, bits};
 use rand_core::{RngCore, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -125,6 +125,21 @@ impl Random {
     }
 }
 
+/// Does it the way of whole warps' rows, if that leads.
+fn entered(shadow: &mut SharedRaces, order: &Order, warp: usize, deed: &Deed) -> bool {
+    if deed.mask != u32::MAX || deed.size != ROW || deed.strong {
+        return false;
+    }
+    let offsets = deed.addresses.map(|address| address as u32);
+    // SAFETY: the addresses are multiples of the size, inside the memory.
+    let rows = unsafe { Rows::new(&offsets, 0) };
+    if deed.writes {
+        shadow.enter_rows::<Landing>(order, warp, 0, rows)
+    } else {
+        shadow.enter_rows::<Reading>(order, warp, 0, rows)
+    }
+}
+
 /// Does it, in words of any shape where `plainly`.
 fn held(
     shadow: &mut SharedRaces,
@@ -144,7 +159,7 @@ fn held(
 /// Whole instructions at a glance, lanes word by word, and the history itself find the same.
 #[test]
 fn what_is_found_is_what_happened() {
-    let (mut races, mut excused) = (0, 0);
+    let (mut races, mut excused, mut rows) = (0, 0, 0);
     for seed in 0..3000 {
         let mut random = Random(Xoshiro256PlusPlus::seed_from_u64(seed));
         let mut order = Order::new(1, WARPS);
@@ -153,8 +168,13 @@ fn what_is_found_is_what_happened() {
             SharedRaces::new(BYTES as usize),
         );
         let mut history = History::default();
+        // Every other history is one of whole warps' rows for the most part, none of them atomic.
+        let mostly = |random: &mut Random| seed % 2 == 1 && random.below(8) != 0;
         for step in 0..60 {
             if random.below(3) != 0 {
+                random.order(&mut order);
+            }
+            if mostly(&mut random) {
                 random.order(&mut order);
             }
             if random.below(16) == 0 {
@@ -164,23 +184,37 @@ fn what_is_found_is_what_happened() {
                 plain.forget();
                 history = History::default();
             }
-            let size = 1 << random.below(5);
+            let size = if mostly(&mut random) {
+                ROW
+            } else {
+                1 << random.below(5)
+            };
             let addresses = random.addresses(size);
-            let strong = random.below(8) == 0;
+            let strong = seed % 2 == 0 && random.below(8) == 0;
             let deed = Deed {
-                mask: [
-                    u32::MAX,
-                    u32::MAX,
-                    1 << random.below(4),
-                    random.0.next_u32(),
-                ][random.below(4) as usize],
+                mask: if mostly(&mut random) {
+                    u32::MAX
+                } else {
+                    [
+                        u32::MAX,
+                        u32::MAX,
+                        1 << random.below(4),
+                        random.0.next_u32(),
+                    ][random.below(4) as usize]
+                },
                 addresses: &addresses,
                 size,
                 writes: random.below(2) == 0,
                 strong,
             };
             let warp = random.below(WARPS as u32) as usize;
-            let found = held(&mut glanced, &order, warp, &deed, false);
+            let by_rows = entered(&mut glanced, &order, warp, &deed);
+            rows += u32::from(by_rows);
+            let found = if by_rows {
+                None
+            } else {
+                held(&mut glanced, &order, warp, &deed, false)
+            };
             let plainly = held(&mut plain, &order, warp, &deed, true);
             let racing = history.racing(&order, warp, &deed);
             let case = || format!("seed {seed}, step {step}, warp {warp}: {deed:?}");
@@ -198,5 +232,6 @@ fn what_is_found_is_what_happened() {
         }
     }
     assert!(races > 1000, "{races} races were met");
+    assert!(rows > 1000, "{rows} instructions went by rows");
     assert!(excused < races / 100, "{excused} of {races} were none");
 }

@@ -28,9 +28,11 @@ mod history;
 mod order;
 mod past;
 mod proxy;
+mod rows;
 mod shadow;
 mod shared;
 
+pub use four::Four;
 pub use order::{GlobalPlaces, Order};
 pub use shadow::SharedRaces;
 

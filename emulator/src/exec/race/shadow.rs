@@ -2,6 +2,7 @@
 //! threads access parts, and for each 16 bytes that are only accessed whole.
 
 use super::cell::{Cell, FAR, LAST_TICK, Quad, SPLIT, Side, Write};
+use super::order::Order;
 use crate::exec::shared::AlignedBytes;
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -65,6 +66,12 @@ impl<T: Copy> Array<T> {
         self.0 = Some(AlignedBytes::new(count * size_of::<T>()));
         let all = self.view();
         (0..count).for_each(|k| *all.at(k) = first);
+    }
+
+    /// Where they begin, if they are there.
+    #[inline(always)]
+    pub fn first(&self) -> Option<*mut u8> {
+        self.0.as_ref().map(AlignedBytes::as_ptr)
     }
 
     /// All of them.
@@ -183,6 +190,29 @@ impl SharedRaces {
         };
         self.whole += 1;
         true
+    }
+
+    /// Warp `warp` of the cluster, as it accesses the memory now, which is its own block's if `near`.
+    #[inline(always)]
+    pub(super) fn side(
+        &self,
+        order: &Order,
+        warp: usize,
+        first: usize,
+        near: bool,
+        strong: bool,
+    ) -> Side {
+        let (others, most) = order.known_of_others(warp);
+        Side {
+            warp: warp as u32,
+            bit: if near { 1 << (warp - first) } else { 0 },
+            tick: self.tick(order.tick()),
+            own: self.tick(order.known(warp, warp)),
+            others: self.tick(others),
+            most: self.tick(most),
+            settled: self.tick(order.settled()),
+            strong,
+        }
     }
 
     /// A tick of the order's, by which accesses are noted.
