@@ -10,7 +10,9 @@ mod shared;
 mod survey;
 
 pub use quick::{Lanes, Offset, Operand};
-pub use rows::{Act, Issuing, Landing, ROW, Reading, Rows};
+pub use rows::{Issuing, Landing, ROW, Rows};
+#[cfg(test)]
+pub use survey::are_on_banks_apart;
 pub use survey::side_by_side;
 
 use self::survey::filled;

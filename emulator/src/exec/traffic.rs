@@ -112,23 +112,6 @@ pub fn shared_wavefronts(mask: u32, addresses: &[u64; 32], size: u32) -> (u32, u
     }
 }
 
-/// Whether accesses of 16 bytes each at these addresses, multiples of that, want no bank twice in a pass.
-#[inline(always)]
-pub fn are_on_banks_apart(addresses: [u32; 32]) -> bool {
-    // A pass's lanes have to be on eight different fours of banks.
-    let mut fours = [0u32; 8];
-    for pass in 0..4 {
-        for k in 0..8 {
-            fours[k] |= 1 << (8 * pass) << (addresses[8 * pass + k] >> 4 & 7);
-        }
-    }
-    let mut all = 0;
-    for four in fours {
-        all |= four;
-    }
-    all == u32::MAX
-}
-
 /// [`shared_wavefronts`] where so many lanes go in a pass, each of which has `WORDS` words if it is as aligned as it is
 /// large.
 #[inline(always)]
@@ -252,7 +235,7 @@ mod tests {
         for stride in [0, 16, 32, 48, 128, 144] {
             let addresses = strided(stride);
             assert_eq!(
-                are_on_banks_apart(addresses.map(|a| a as u32)),
+                super::super::access::are_on_banks_apart(&addresses.map(|a| a as u32), 16),
                 shared_wavefronts(u32::MAX, &addresses, 16).0 == 4 && stride != 0
             );
         }

@@ -4,7 +4,7 @@
 //! not so nothing is noted, and the long way has to be taken.
 
 use super::quick::{Lanes, Operand};
-use super::survey::Address;
+use super::survey::{Address, are_on_banks_apart};
 use super::tally;
 use crate::check::Check;
 use crate::exec::lanes::{each, wide};
@@ -46,12 +46,6 @@ impl<'r> Rows<'r> {
     pub fn parts(&self) -> (&'r [u32; 32], u32) {
         (self.offsets, self.added as u32)
     }
-
-    /// A row's address.
-    #[inline(always)]
-    fn address(&self, lane: usize) -> u32 {
-        self.offsets[lane].wrapping_add(self.added as u32)
-    }
 }
 
 /// What is done to rows.
@@ -77,6 +71,18 @@ impl Act for Reading {
     const READS: bool = true;
     const AVOIDS: u8 = byte_state::UNINIT;
     const LEAVES: u8 = byte_state::UNINIT;
+    const COUNTS: bool = true;
+}
+
+/// They are written.
+#[derive(Debug)]
+pub struct Writing;
+
+impl Act for Writing {
+    const WRITES: bool = true;
+    const READS: bool = false;
+    const AVOIDS: u8 = byte_state::TAKEN;
+    const LEAVES: u8 = byte_state::INIT;
     const COUNTS: bool = true;
 }
 
@@ -169,41 +175,75 @@ impl Warp {
     // One copy for all instructions.
     #[inline(never)]
     pub fn enter_rows<A: Act>(&mut self, rows: Rows) -> bool {
+        let checks = self.launch().checks;
+        let stated = checks.has(Check::UninitMemory) || checks.has(Check::AsyncCopy);
+        let ordered = checks.has(Check::SharedRace);
         #[cfg(target_arch = "x86_64")]
-        if wide() {
+        if stated && ordered && wide() {
             // SAFETY: the processor has the features of the wide build.
             return unsafe { self.enter_rows_wide::<A>(rows) };
         }
-        self.enter_rows_in::<A>(rows)
+        self.enter_rows_in::<A>(rows, stated, ordered)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
     unsafe fn enter_rows_wide<A: Act>(&mut self, rows: Rows) -> bool {
-        self.enter_rows_in::<A>(rows)
+        self.enter_rows_in::<A>(rows, true, true)
     }
 
     #[inline(always)]
-    fn enter_rows_in<A: Act>(&mut self, rows: Rows) -> bool {
-        let checks = self.launch().checks;
-        let stated = checks.has(Check::UninitMemory) || checks.has(Check::AsyncCopy);
+    fn enter_rows_in<A: Act>(&mut self, rows: Rows, stated: bool, ordered: bool) -> bool {
         let me = self.order_index();
         // SAFETY: no other reference to the block's memory, or to the order, is alive while a handler runs.
         let (memory, order, first) = unsafe {
             let first = (*self.block).first_warp as usize;
             (&mut (*self.block).shared, self.order(), first)
         };
-        let states = memory.states();
-        // SAFETY: there is a state for each byte of the rows, which are inside.
-        if stated && unsafe { !are_sound::<A>(states, rows) } {
+        let state = rows.of::<[u32; 4]>(memory.states());
+        let (stated, changes) = (
+            stated && (A::READS || A::AVOIDS != byte_state::UNINIT),
+            stated && A::LEAVES != byte_state::UNINIT,
+        );
+        let mut sight = if ordered {
+            let Some(sight) = memory.race.sight(order, me, first) else {
+                return false;
+            };
+            Some(sight)
+        } else {
+            None
+        };
+        let mut odd = Four::all(0);
+        for lane in 0..32 {
+            // SAFETY: there is a state for each byte of the rows, which are inside.
+            unsafe {
+                if stated {
+                    odd = odd.or(odd_states::<A>(Four::new(*state(lane))));
+                }
+                if let Some(sight) = &mut sight {
+                    sight.see(rows, lane);
+                }
+            }
+        }
+        if !A::READS {
+            odd = odd.and(states(A::AVOIDS));
+        }
+        let is_past = sight.as_ref().is_none_or(|sight| sight.is_past());
+        // Both, whatever the first says: what is put off until it is known the compiler keeps in memory, lane by lane.
+        if !(odd.equals(Four::all(0)).is_everywhere() & is_past) {
             return false;
         }
-        if checks.has(Check::SharedRace) && !memory.race.enter_rows::<A>(order, me, first, rows) {
-            return false;
-        }
-        if stated && A::LEAVES != byte_state::UNINIT {
+        let mut pen = sight.map(|sight| memory.race.pen(&sight, A::WRITES));
+        for lane in 0..32 {
             // SAFETY: as above.
-            unsafe { leave(states, rows, A::LEAVES) };
+            unsafe {
+                if changes {
+                    *state(lane) = states(A::LEAVES).array();
+                }
+                if let Some(pen) = &mut pen {
+                    pen.note(rows, lane);
+                }
+            }
         }
         if A::COUNTS && self.launch().counters {
             self.count_rows(rows);
@@ -213,55 +253,29 @@ impl Warp {
 
     #[inline(always)]
     fn count_rows(&mut self, rows: Rows) {
-        let (wavefronts, ideal) = if traffic::are_on_banks_apart(each(|lane| rows.address(lane))) {
+        let (offsets, added) = rows.parts();
+        let (wavefronts, ideal) = if are_on_banks_apart(offsets, added) {
             (4, 4)
         } else {
-            let addresses = each(|lane| u64::from(rows.address(lane)));
+            let addresses = each(|lane| u64::from(offsets[lane].wrapping_add(added)));
             traffic::shared_wavefronts(u32::MAX, &addresses, ROW)
         };
         tally(&mut self.counts().shared, wavefronts, ideal, 32 * ROW);
     }
 }
 
-/// Whether all states are what they must be.
-///
-/// # Safety
-/// There is one for each byte of the rows.
+/// Bits of states that must not be there; where bytes need not have been written, among them those of [`Act::AVOIDS`].
 #[inline(always)]
-unsafe fn are_sound<A: Act>(states: *mut u8, rows: Rows) -> bool {
-    if !A::READS && A::AVOIDS == byte_state::UNINIT {
-        return true;
-    }
-    let at = rows.of::<[u32; 4]>(states);
-    let all = |state: u8| Four::all(u32::from_ne_bytes([state; 4]));
-    let mut any = Four::all(0);
-    for lane in 0..32 {
-        // SAFETY: the caller's promise.
-        let row = Four::new(unsafe { *at(lane) });
-        any = any.or(if A::READS {
-            row.xor(all(byte_state::INIT))
-        } else {
-            row
-        });
-    }
-    let odd = if A::READS {
-        any
+fn odd_states<A: Act>(row: Four) -> Four {
+    if A::READS {
+        row.xor(states(byte_state::INIT))
     } else {
-        any.and(all(A::AVOIDS))
-    };
-    odd.equals(Four::all(0)).is_everywhere()
+        row
+    }
 }
 
-/// Gives all bytes of the rows a state.
-///
-/// # Safety
-/// There is one for each of them.
+/// The same state of 16 bytes.
 #[inline(always)]
-unsafe fn leave(states: *mut u8, rows: Rows, state: u8) {
-    let at = rows.of::<[u32; 4]>(states);
-    let all = Four::all(u32::from_ne_bytes([state; 4])).array();
-    for lane in 0..32 {
-        // SAFETY: the caller's promise.
-        unsafe { *at(lane) = all };
-    }
+fn states(state: u8) -> Four {
+    Four::all(u32::from_ne_bytes([state; 4]))
 }

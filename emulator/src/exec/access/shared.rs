@@ -1,5 +1,6 @@
 //! Accesses to shared memory: the block's own and that of the other blocks of its cluster.
 
+use super::rows::{ROW, Reading, Rows, Writing};
 use super::survey::{filled, plainly_within, survey};
 use super::{Access, Kind, Reach, bits, verb};
 use crate::check::Check;
@@ -136,6 +137,11 @@ impl Warp {
             self.outside_shared(owner, mask, addresses, access)?;
         }
         let start = memory.as_ptr();
+        let whole = mask == u32::MAX && access.size == ROW && access.align == ROW;
+        if whole && owner == self.block && aligned && within && self.enter_whole(lanes, access.kind)
+        {
+            return Ok(Reach::Behind(start));
+        }
         self.shared_shadow(owner, mask, lanes, access)?;
         if self.launch().counters {
             self.count_shared(mask, lanes, access.size);
@@ -145,6 +151,19 @@ impl Warp {
         }
         self.apart = each(|l| start.wrapping_add(lanes[l] as u32 as usize));
         Ok(Reach::Apart)
+    }
+
+    /// [`Warp::enter_rows`] for rows at multiples of their size inside the block's own memory.
+    #[inline(never)]
+    fn enter_whole(&mut self, addresses: &[u64; 32], kind: Kind) -> bool {
+        let offsets = each(|lane| addresses[lane] as u32);
+        // SAFETY: that is where the caller has found the rows.
+        let rows = unsafe { Rows::new(&offsets, 0) };
+        match kind {
+            Kind::Load | Kind::Read => self.enter_rows::<Reading>(rows),
+            Kind::Store => self.enter_rows::<Writing>(rows),
+            _ => false,
+        }
     }
 
     /// Not all of the addresses are in the block's own bytes, as numbers of 64 bits: the report, unless those that

@@ -64,6 +64,25 @@ pub fn side_by_side(mask: u32, addresses: &[u64; 32], size: u32) -> bool {
         }
 }
 
+/// Whether whole warps' accesses of 16 bytes a lane, at these offsets and `added`, multiples of 16, want no bank of shared
+/// memory twice in any of their four passes.
+#[inline(always)]
+pub fn are_on_banks_apart(offsets: &[u32; 32], added: u32) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if wide() {
+        // SAFETY: the processor has the features.
+        return unsafe { fours_apart(offsets, added) };
+    }
+    // Eight lanes a pass have to be on eight different fours of banks.
+    offsets.as_chunks::<8>().0.iter().all(|pass| {
+        let mut fours = 0u32;
+        for offset in pass {
+            fours |= 1 << (offset.wrapping_add(added) >> 4 & 7);
+        }
+        fours == 0xff
+    })
+}
+
 /// An address or an offset, as a register's lanes hold it.
 pub(super) trait Address: Copy {
     /// Whether all lanes are from `base` to `span` bytes behind it, as far behind as a multiple of `low + 1`, which is a
@@ -222,6 +241,28 @@ fn pairs_within(lanes: &[u64; 32], base: u64, span: u32, low: u32) -> bool {
     }
     let none_of = _mm256_set1_epi64x((u64::from(u32::MAX) << 32 | u64::from(low)) as i64);
     not_past(farthest, span) && _mm256_testz_si256(any, none_of) != 0
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn fours_apart(offsets: &[u32; 32], added: u32) -> bool {
+    let added = _mm256_set1_epi32(added as i32);
+    let mut fours = _mm256_setzero_si256();
+    // A byte for each pass.
+    let mut first = _mm256_set1_epi32(1);
+    for pass in offsets.as_chunks::<8>().0 {
+        // SAFETY: eight words are 32 bytes.
+        let pass = unsafe { _mm256_loadu_si256(pass.as_ptr().cast()) };
+        let rows = _mm256_srli_epi32::<4>(_mm256_add_epi32(pass, added));
+        let four = _mm256_and_si256(rows, _mm256_set1_epi32(7));
+        fours = _mm256_or_si256(fours, _mm256_sllv_epi32(first, four));
+        first = _mm256_slli_epi32::<8>(first);
+    }
+    let upper = _mm256_extracti128_si256::<1>(fours);
+    let half = _mm_or_si128(_mm256_castsi256_si128(fours), upper);
+    let pair = _mm_or_si128(half, _mm_unpackhi_epi64(half, half));
+    _mm_cvtsi128_si64(pair) as u32 | (_mm_cvtsi128_si64(pair) >> 32) as u32 == u32::MAX
 }
 
 /// Whether no word is more than `span`.

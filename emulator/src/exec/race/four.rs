@@ -44,6 +44,9 @@ impl Four {
         /// Bits that differ.
         xor, _mm_xor_si128, |a, b| a ^ b);
     operation!(
+        /// The sum of each two.
+        plus, _mm_add_epi32, |a, b| a.wrapping_add(b));
+    operation!(
         /// Where the two are equal.
         equals, _mm_cmpeq_epi32, |a, b| if a == b { u32::MAX } else { 0 });
     operation!(
@@ -133,6 +136,7 @@ mod tests {
         assert_eq!(a.exceeds(b).array(), [0, u32::MAX, 0, u32::MAX]);
         assert_eq!(a.upper().array(), [3, 0x7fff_fffe, 3, 0x7fff_fffe]);
         assert_eq!(a.next().array(), [0, 1, 6, 3]);
+        assert_eq!(a.plus(b).array(), [2, 9, 9, 0x7fff_fffe]);
         assert_eq!(a.most(b).array(), [1, 6, 6, 0x7fff_fffe]);
         assert!(a.equals(a).is_everywhere() && !a.equals(b).is_everywhere());
         assert!(a.equals(b).any() && !a.equals(Four::all(9)).any());

@@ -60,7 +60,31 @@ impl Warp {
         // SAFETY: the order is alive while its warps are, and no other reference to it is.
         let order = unsafe { self.order() };
         let me = self.stamp(access, order);
-        me.block > cell::BLOCK_MAX || self.enter_range(shadow, &me, bytes, order).is_ok()
+        if me.block > cell::BLOCK_MAX {
+            return true;
+        }
+        let mut start = bytes.start;
+        if start & (cell::LINE - 1) == 0 {
+            // Mostly nobody has been in these lines in this launch, or the warp itself just now.
+            let new = me.pack(cell::WHOLE);
+            while bytes.end - start >= cell::LINE {
+                let line = shadow.line((start >> cell::LINE_SHIFT) as usize);
+                let old = line.load(Ordering::Relaxed);
+                if old != new {
+                    if old >> cell::SERIAL_SHIFT == me.serial {
+                        break;
+                    }
+                    line.store(new, Ordering::Relaxed);
+                }
+                start += cell::LINE;
+            }
+        }
+        start == bytes.end || self.enter_rest(shadow, &me, start..bytes.end, order)
+    }
+
+    #[inline(never)]
+    fn enter_rest(&self, shadow: RaceShadow, me: &Stamp, bytes: Range<u64>, order: &Order) -> bool {
+        self.enter_range(shadow, me, bytes, order).is_ok()
     }
 
     /// Who accesses now.

@@ -4,7 +4,7 @@ use super::case::{Case, Conflict};
 use super::deed::Deed;
 use super::order::Order;
 use super::shadow::SharedRaces;
-use crate::exec::access::{Landing, ROW, Reading, Rows, bits};
+use crate::exec::access::{ROW, Rows, bits};
 use rand_core::{RngCore, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -133,11 +133,19 @@ fn entered(shadow: &mut SharedRaces, order: &Order, warp: usize, deed: &Deed) ->
     let offsets = deed.addresses.map(|address| address as u32);
     // SAFETY: the addresses are multiples of the size, inside the memory.
     let rows = unsafe { Rows::new(&offsets, 0) };
-    if deed.writes {
-        shadow.enter_rows::<Landing>(order, warp, 0, rows)
-    } else {
-        shadow.enter_rows::<Reading>(order, warp, 0, rows)
+    let Some(mut sight) = shadow.sight(order, warp, 0) else {
+        return false;
+    };
+    // SAFETY: as above; the rows are seen before they are noted.
+    unsafe {
+        (0..32).for_each(|lane| sight.see(rows, lane));
+        if !sight.is_past() {
+            return false;
+        }
+        let mut pen = shadow.pen(&sight, deed.writes);
+        (0..32).for_each(|lane| pen.note(rows, lane));
     }
+    true
 }
 
 /// Does it, in words of any shape where `plainly`.

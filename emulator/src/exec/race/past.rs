@@ -64,14 +64,30 @@ impl Glance {
     /// A cell, of which all else that was done in another instruction is past, after `lane`'s access.
     #[inline(always)]
     pub fn touched<const WRITES: bool>(&self, cell: Cell, lane: usize) -> Cell {
+        let lanes = if WRITES {
+            &LANES_WRITING
+        } else {
+            &LANES_READING
+        };
+        self.noted::<WRITES>(cell, self.first::<WRITES>().or(lanes[lane]))
+    }
+
+    /// What lane 0's access leaves, but for what it keeps.
+    #[inline(always)]
+    pub fn first<const WRITES: bool>(&self) -> Four {
+        if WRITES { self.written } else { self.read }
+    }
+
+    /// [`Glance::touched`] by a lane that leaves `new`.
+    #[inline(always)]
+    pub fn noted<const WRITES: bool>(&self, cell: Cell, new: Four) -> Cell {
         if WRITES {
-            return Cell::of(self.written.or(LANES_WRITING[lane]));
+            return Cell::of(new);
         }
         let cell = cell.vector();
         // Where the tick of the reads is now, another lane has read in this instruction: many have.
         let again = cell.equals(self.now).next().and(MANY_READING);
-        let new = self.read.or(LANES_READING[lane]).or(again);
-        Cell::of(cell.and(self.kept).or(new))
+        Cell::of(cell.and(self.kept).or(new.or(again)))
     }
 }
 
