@@ -1,7 +1,10 @@
 //! From syntax tree to flat program: registers to slots, symbols to addresses, each instruction to the
 //! handler that executes it.
 
+mod fragments;
 mod operand;
+
+pub use fragments::{FactorA, Fragments, HeldFactors, HeldLoad};
 
 use super::doubt::Effects;
 use super::flow::{self, Analysis};
@@ -181,11 +184,15 @@ pub struct Decoder<'m> {
     widths: Vec<(u32, u32)>,
     watches: HashMap<u32, Watch>,
     watch_slots: Vec<u32>,
+    held_slots: Option<(u32, u32)>,
     // Of the function being decoded:
     body: &'m Body,
     function: u32,
     slots: Vec<u32>,
     analysis: Option<Analysis>,
+    fragments: Fragments,
+    /// The instruction being decoded, among those of its body.
+    at: usize,
     mask_slots: HashMap<usize, u32>,
     places: HashMap<&'m str, Place>,
     base_pc: u32,
@@ -222,10 +229,13 @@ impl<'m> Decoder<'m> {
             widths: Vec::new(),
             watches: HashMap::new(),
             watch_slots: Vec::new(),
+            held_slots: None,
             body: NO_BODY,
             function: 0,
             slots: Vec::new(),
             analysis: None,
+            fragments: Fragments::default(),
+            at: 0,
             mask_slots: HashMap::new(),
             places: HashMap::new(),
             base_pc: 0,
@@ -381,6 +391,7 @@ impl<'m> Decoder<'m> {
         self.mask_slots.clear();
         let Some(body) = &function.body else {
             self.analysis = None;
+            self.fragments = Fragments::default();
             return (first, first);
         };
         let analysis = flow::analyse(body);
@@ -423,6 +434,7 @@ impl<'m> Decoder<'m> {
                 self.slots.push(SINK);
             }
         }
+        self.fragments = Fragments::find(body, &analysis);
         self.analysis = Some(analysis);
         (first, self.next_slot)
     }
@@ -487,6 +499,7 @@ impl<'m> Decoder<'m> {
         self.body = function.body.as_ref().unwrap_or(NO_BODY);
         self.base_pc = self.functions[index].entry;
         for (at, instruction) in self.body.instructions.iter().enumerate() {
+            self.at = at;
             self.line = instruction.line;
             self.spelled = instruction.opcode.join(".");
             let mut inst = ops::decode(self, instruction)?;

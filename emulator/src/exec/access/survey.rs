@@ -53,15 +53,26 @@ pub(super) fn plainly_within(addresses: &[u64; 32], base: u64, last: u64, align:
 /// Whether all lanes take part, each `size` bytes behind the one before.
 #[inline(always)]
 pub fn side_by_side(mask: u32, addresses: &[u64; 32], size: u32) -> bool {
+    if mask != u32::MAX {
+        return false;
+    }
     // SAFETY: the wide build only where the processor has its features.
-    mask == u32::MAX
-        && unsafe {
-            if wide() {
-                u64::side_by_side::<true>(addresses, size)
-            } else {
-                u64::side_by_side::<false>(addresses, size)
-            }
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if wide() {
+            return side_by_side_wide(addresses, size);
         }
+        u64::side_by_side::<false>(addresses, size)
+    }
+}
+
+/// [`Address::side_by_side`] for callers that may not be of the wide build.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn side_by_side_wide(addresses: &[u64; 32], size: u32) -> bool {
+    // SAFETY: this is of the wide build, as far as it goes.
+    unsafe { u64::side_by_side::<true>(addresses, size) }
 }
 
 /// Whether whole warps' accesses of 16 bytes a lane, at these offsets and `added`, multiples of 16, want no bank of shared
@@ -274,43 +285,53 @@ fn not_past(words: __m256i, span: u32) -> bool {
     _mm256_movemask_epi8(_mm256_cmpeq_epi32(least, words)) == -1
 }
 
+/// [`Address::side_by_side`] in vectors. A part of what calls it: a call would cost as much again.
+///
+/// # Safety
+/// The caller is of the wide build.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline]
-fn words_side_by_side(lanes: &[u32; 32], size: u32) -> bool {
+#[inline(always)]
+unsafe fn words_side_by_side(lanes: &[u32; 32], size: u32) -> bool {
     let size = size as i32;
-    let places = _mm256_mullo_epi32(
-        _mm256_set1_epi32(size),
-        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-    );
-    let mut place = _mm256_add_epi32(_mm256_set1_epi32(lanes[0] as i32), places);
-    let mut odd = _mm256_setzero_si256();
-    for eight in lanes.as_chunks::<8>().0 {
-        // SAFETY: eight words are 32 bytes.
-        let eight = unsafe { _mm256_loadu_si256(eight.as_ptr().cast()) };
-        odd = _mm256_or_si256(odd, _mm256_xor_si256(eight, place));
-        place = _mm256_add_epi32(place, _mm256_set1_epi32(8 * size));
+    // SAFETY: the caller's promise; eight words are 32 bytes.
+    unsafe {
+        let places = _mm256_mullo_epi32(
+            _mm256_set1_epi32(size),
+            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+        );
+        let mut place = _mm256_add_epi32(_mm256_set1_epi32(lanes[0] as i32), places);
+        let mut odd = _mm256_setzero_si256();
+        for eight in lanes.as_chunks::<8>().0 {
+            let eight = _mm256_loadu_si256(eight.as_ptr().cast());
+            odd = _mm256_or_si256(odd, _mm256_xor_si256(eight, place));
+            place = _mm256_add_epi32(place, _mm256_set1_epi32(8 * size));
+        }
+        _mm256_testz_si256(odd, odd) != 0
     }
-    _mm256_testz_si256(odd, odd) != 0
 }
 
+/// As [`words_side_by_side`].
+///
+/// # Safety
+/// As there.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline]
-fn pairs_side_by_side(lanes: &[u64; 32], size: u64) -> bool {
+#[inline(always)]
+unsafe fn pairs_side_by_side(lanes: &[u64; 32], size: u64) -> bool {
     let (start, size) = (lanes[0] as i64, size as i64);
-    let mut place = _mm256_setr_epi64x(
-        start,
-        start.wrapping_add(size),
-        start.wrapping_add(2 * size),
-        start.wrapping_add(3 * size),
-    );
-    let mut odd = _mm256_setzero_si256();
-    for four in lanes.as_chunks::<4>().0 {
-        // SAFETY: four of 64 bits are 32 bytes.
-        let four = unsafe { _mm256_loadu_si256(four.as_ptr().cast()) };
-        odd = _mm256_or_si256(odd, _mm256_xor_si256(four, place));
-        place = _mm256_add_epi64(place, _mm256_set1_epi64x(4 * size));
+    // SAFETY: the caller's promise; four of 64 bits are 32 bytes.
+    unsafe {
+        let mut place = _mm256_setr_epi64x(
+            start,
+            start.wrapping_add(size),
+            start.wrapping_add(2 * size),
+            start.wrapping_add(3 * size),
+        );
+        let mut odd = _mm256_setzero_si256();
+        for four in lanes.as_chunks::<4>().0 {
+            let four = _mm256_loadu_si256(four.as_ptr().cast());
+            odd = _mm256_or_si256(odd, _mm256_xor_si256(four, place));
+            place = _mm256_add_epi64(place, _mm256_set1_epi64x(4 * size));
+        }
+        _mm256_testz_si256(odd, odd) != 0
     }
-    _mm256_testz_si256(odd, odd) != 0
 }

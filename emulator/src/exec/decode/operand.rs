@@ -1,8 +1,9 @@
 //! What the operation modules ask of the decoder: instructions to fill in, errors, and the slots and addresses of
 //! operands.
 
-use super::{Address, Decoder, Place, SINK, TRUE};
+use super::{Address, Decoder, HeldFactors, HeldLoad, Place, SINK, TRUE};
 use crate::exec::module::LoadError;
+use crate::exec::ops::mma::held;
 use crate::exec::program::{FunctionInfo, Handler, Inst, SpecialSlot};
 use crate::exec::special;
 use crate::exec::symbols::function_address;
@@ -53,6 +54,29 @@ impl<'m> Decoder<'m> {
         let first = self.extra.len() as u32;
         self.extra.extend(values);
         first
+    }
+
+    /// What the load being decoded hands to a product, if it does.
+    pub fn held_load(&self) -> Option<HeldLoad> {
+        self.fragments.load(self.at)
+    }
+
+    /// How the product being decoded gets its factors, where it is one of those that hold them.
+    pub fn held_product(&self) -> Option<HeldFactors> {
+        self.fragments.product(self.at)
+    }
+
+    /// The first slots of the places for an unpacked A and an unpacked B.
+    pub fn held_slots(&mut self) -> (u32, u32) {
+        if let Some(slots) = self.held_slots {
+            return slots;
+        }
+        let slots = (
+            self.take_slots(held::A_SLOTS),
+            self.take_slots(held::B_SLOTS),
+        );
+        self.held_slots = Some(slots);
+        slots
     }
 
     /// Where the module's constant variables lie: first bytes, and one past the last.

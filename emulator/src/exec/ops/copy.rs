@@ -201,6 +201,41 @@ unsafe fn issue<const SIZE: u32, const FORM: u32, const WIDE: bool>(
         offset: i.imm,
         code: i.aux & ((1 << TO_SHIFT) - 1),
     };
+    // SAFETY: operands are slots of the warp's file; `mask` is not zero.
+    unsafe {
+        if FORM == ALL && w.issue_quickly::<WIDE>(mask, SIZE, to, from) {
+            return Flow::Next;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            return issue_in_part_wide::<SIZE, FORM>(w, i, mask, [to, from]);
+        }
+        issue_in_part::<SIZE, FORM, false>(w, i, mask, [to, from])
+    }
+}
+
+/// [`issue_in_part`] in the wide build, out of the quick way's way.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+#[inline(never)]
+unsafe fn issue_in_part_wide<const SIZE: u32, const FORM: u32>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+    places: [AddressOperand; 2],
+) -> Flow {
+    // SAFETY: the caller's promise.
+    unsafe { issue_in_part::<SIZE, FORM, true>(w, i, mask, places) }
+}
+
+/// [`issue`] where the source may be shorter than the destination, and by the long way.
+#[inline(always)]
+unsafe fn issue_in_part<const SIZE: u32, const FORM: u32, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+    [to, from]: [AddressOperand; 2],
+) -> Flow {
     let taken = match FORM {
         ALL => None,
         SOURCE_SIZE => {
@@ -227,7 +262,7 @@ unsafe fn issue<const SIZE: u32, const FORM: u32, const WIDE: bool>(
     let taken = taken.filter(|t| bits(mask).any(|l| u32::from(t[l]) != SIZE));
     // SAFETY: operands are slots of the warp's file.
     let (to_lanes, from_lanes) = unsafe {
-        if taken.is_none() && w.issue_quickly::<WIDE>(mask, SIZE, to, from) {
+        if FORM != ALL && taken.is_none() && w.issue_quickly::<WIDE>(mask, SIZE, to, from) {
             return Flow::Next;
         }
         if taken.is_none() && w.watched {

@@ -6,6 +6,8 @@
 //! 16 bytes in shared memory are the same 128 bytes.
 
 use super::memory::{decode_space, elements, encode_space, lane_addresses, space_of};
+use super::mma::element::{Brain, Element, Half};
+use super::mma::held::{block_place, unpack_row};
 use super::tensor::whole_warp;
 use super::{has, only, operands};
 use crate::exec::access::{Access, Kind, Lanes, Operand as AddressOperand};
@@ -71,14 +73,24 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
             d.src(operand, Type::B32)?
         });
     }
-    let extra = d.extras(slots);
     let run: Handler = match (load, has(i, "trans"), count) {
-        (true, false, 1) => pick_load::<1, false>(),
-        (true, false, 2) => pick_load::<2, false>(),
-        (true, false, _) => pick_load::<4, false>(),
-        (true, true, 1) => pick_load::<1, true>(),
-        (true, true, 2) => pick_load::<2, true>(),
-        (true, true, _) => pick_load::<4, true>(),
+        (true, trans, _) if let Some(held) = d.held_load() => {
+            let (first, _) = d.held_slots();
+            slots = held
+                .blocks
+                .map(|(half, part)| first + block_place(half, part, trans))
+                .to_vec();
+            match held.element {
+                Type::F16 => pick_load::<4, Unpacked<Half>>(),
+                _ => pick_load::<4, Unpacked<Brain>>(),
+            }
+        }
+        (true, false, 1) => pick_load::<1, Rows>(),
+        (true, false, 2) => pick_load::<2, Rows>(),
+        (true, false, _) => pick_load::<4, Rows>(),
+        (true, true, 1) => pick_load::<1, Columns>(),
+        (true, true, 2) => pick_load::<2, Columns>(),
+        (true, true, _) => pick_load::<4, Columns>(),
         (false, false, 1) => pick_handler!(store_matrices::<1, false>),
         (false, false, 2) => pick_handler!(store_matrices::<2, false>),
         (false, false, _) => pick_handler!(store_matrices::<4, false>),
@@ -90,7 +102,7 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
         a: address.slot,
         imm: address.offset,
         aux: code,
-        extra,
+        extra: d.extras(slots),
         ..d.inst(run)
     })
 }
@@ -130,26 +142,82 @@ const fn address_lanes(n: usize) -> u32 {
     u32::MAX >> (32 - 8 * n)
 }
 
-fn pick_load<const N: usize, const TRANS: bool>() -> Handler {
+/// What becomes of a loaded matrix.
+trait Target {
+    /// Whether its place is a register's, which may be that of the addresses.
+    const REGISTER: bool = true;
+
+    /// Puts the matrix, of whose rows `row` gives the pointers, to its place.
+    ///
+    /// # Safety
+    /// The pointers are valid for a row each; the place is valid for what this target makes of a matrix; `WIDE` only in
+    /// the wide build.
+    unsafe fn put<const WIDE: bool>(place: *mut u8, row: impl Fn(usize) -> *const u8);
+}
+
+/// A register takes it as it is.
+struct Rows;
+impl Target for Rows {
+    #[inline(always)]
+    unsafe fn put<const WIDE: bool>(place: *mut u8, row: impl Fn(usize) -> *const u8) {
+        // Row by row, not by way of a whole matrix.
+        for r in 0..8 {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let row = row(r).cast::<[u16; 8]>().read_unaligned();
+                place.cast::<[u16; 8]>().add(r).write(row);
+            }
+        }
+    }
+}
+
+/// A register takes its transpose.
+struct Columns;
+impl Target for Columns {
+    #[inline(always)]
+    unsafe fn put<const WIDE: bool>(place: *mut u8, row: impl Fn(usize) -> *const u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let matrix = each(|r| row(r).cast::<[u16; 8]>().read_unaligned());
+            place.cast::<Matrix>().write(transposed(matrix));
+        }
+    }
+}
+
+/// The product that is to come takes it, unpacked: as it lies in memory, for the product knows whether those are rows.
+struct Unpacked<E>(std::marker::PhantomData<E>);
+impl<E: Element> Target for Unpacked<E> {
+    const REGISTER: bool = false;
+
+    #[inline(always)]
+    unsafe fn put<const WIDE: bool>(place: *mut u8, row: impl Fn(usize) -> *const u8) {
+        for r in 0..8 {
+            // SAFETY: the caller's promise.
+            unsafe { unpack_row::<E, WIDE>(row(r), place, r) };
+        }
+    }
+}
+
+fn pick_load<const N: usize, T: Target>() -> Handler {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-    unsafe fn fast<const N: usize, const TRANS: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    unsafe fn fast<const N: usize, T: Target>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
         // SAFETY: the handler's own contract; picked only where the features exist.
-        unsafe { load_matrices::<N, TRANS, true>(w, i, mask) }
+        unsafe { load_matrices::<N, T, true>(w, i, mask) }
     }
-    unsafe fn base<const N: usize, const TRANS: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    unsafe fn base<const N: usize, T: Target>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
         // SAFETY: the handler's own contract.
-        unsafe { load_matrices::<N, TRANS, false>(w, i, mask) }
+        unsafe { load_matrices::<N, T, false>(w, i, mask) }
     }
     #[cfg(target_arch = "x86_64")]
     if wide() {
-        return fast::<N, TRANS>;
+        return fast::<N, T>;
     }
-    base::<N, TRANS>
+    base::<N, T>
 }
 
 #[inline(always)]
-unsafe fn load_matrices<const N: usize, const TRANS: bool, const WIDE: bool>(
+unsafe fn load_matrices<const N: usize, T: Target, const WIDE: bool>(
     w: &mut Warp,
     i: &Inst,
     mask: u32,
@@ -158,37 +226,61 @@ unsafe fn load_matrices<const N: usize, const TRANS: bool, const WIDE: bool>(
         return flow;
     }
     let given = mask & address_lanes(N);
-    // SAFETY: operands are slots of the warp's file. Destinations may be the address register: it is read before.
-    let addresses = unsafe {
-        let operand = AddressOperand {
-            slot: i.a,
-            offset: i.imm,
-            code: i.aux,
-        };
+    let operand = AddressOperand {
+        slot: i.a,
+        offset: i.imm,
+        code: i.aux,
+    };
+    // SAFETY: operands are slots of the warp's file; the quick way has checked 16 bytes behind each pointer.
+    unsafe {
         if given == address_lanes(N)
             && let Some(Lanes::Narrow(start, offsets)) = w.quick_rows::<WIDE>(given, operand)
         {
-            // In memory, from where addresses are made faster than from vectors.
-            let offsets = std::hint::black_box(*offsets);
+            // From memory addresses are made faster than from the vectors that were checked.
+            let offsets = std::hint::black_box(offsets);
+            let copy;
+            let offsets = if T::REGISTER {
+                copy = *offsets;
+                std::hint::black_box(&copy)
+            } else {
+                &*offsets
+            };
             for k in 0..N {
-                let row = |r: usize| {
-                    let row = start.wrapping_add(offsets[8 * k + r] as usize);
-                    row.cast::<[u16; 8]>().read_unaligned()
-                };
-                let to = w.slot(w.extra(i, k)).cast::<[u16; 8]>();
-                if TRANS {
-                    to.cast::<Matrix>().write(transposed(each(row)));
-                } else {
-                    // Row by row, not by way of a whole matrix.
-                    for r in 0..8 {
-                        to.add(r).write(row(r));
-                    }
-                }
+                let row = |r: usize| start.wrapping_add(offsets[8 * k + r] as usize).cast_const();
+                T::put::<WIDE>(w.slot(w.extra(i, k)), row);
             }
             return Flow::Next;
         }
-        lane_addresses(w, i.a, i.imm, i.aux)
-    };
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            return load_by_reach_wide::<N, T>(w, i, given);
+        }
+        load_by_reach::<N, T, false>(w, i, given)
+    }
+}
+
+/// [`load_by_reach`] in the wide build, out of the quick way's way.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+#[inline(never)]
+unsafe fn load_by_reach_wide<const N: usize, T: Target>(
+    w: &mut Warp,
+    i: &Inst,
+    given: u32,
+) -> Flow {
+    // SAFETY: the caller's promise.
+    unsafe { load_by_reach::<N, T, true>(w, i, given) }
+}
+
+/// [`load_matrices`] for the lanes of `given`, by the long way.
+#[inline(always)]
+unsafe fn load_by_reach<const N: usize, T: Target, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    given: u32,
+) -> Flow {
+    // SAFETY: operands are slots of the warp's file. Destinations may be the address register: it is read before.
+    let addresses = unsafe { lane_addresses(w, i.a, i.imm, i.aux) };
     let access = Access {
         space: decode_space(i.aux),
         size: ROW,
@@ -201,18 +293,17 @@ unsafe fn load_matrices<const N: usize, const TRANS: bool, const WIDE: bool>(
     };
     for k in 0..N {
         // Lanes that a partial warp lacks give no rows.
-        let matrix: Matrix = each(|r| {
+        const ABSENT: [u16; 8] = [0; 8];
+        let row = |r: usize| {
             let lane = 8 * k + r;
             if given >> lane & 1 == 0 {
-                [0; 8]
+                ABSENT.as_ptr().cast()
             } else {
-                // SAFETY: 16 bytes were checked behind the pointer of each lane that gives a row.
-                unsafe { rows[lane].cast::<[u16; 8]>().read_unaligned() }
+                rows[lane].cast_const()
             }
-        });
-        let matrix = if TRANS { transposed(matrix) } else { matrix };
-        // SAFETY: the destination is a 128-byte slot.
-        unsafe { w.slot(w.extra(i, k)).cast::<Matrix>().write(matrix) };
+        };
+        // SAFETY: 16 bytes were checked behind the pointer of each lane that gives a row; the decoder gave the place.
+        unsafe { T::put::<WIDE>(w.slot(w.extra(i, k)), row) };
     }
     Flow::Next
 }

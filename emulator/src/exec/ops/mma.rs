@@ -10,9 +10,13 @@
 //! rounded to single precision (the ISA leaves order and rounding of the sums open); with `.f16` accumulators
 //! the end result is rounded once more. Integer sums are exact modulo 2^32, or clamped under `.satfinite`.
 
+mod accumulator;
 mod double;
+pub(super) mod element;
 mod float;
+pub(in crate::exec) mod held;
 mod integer;
+mod sums;
 
 use super::memory::elements;
 use super::{has, operands};
@@ -150,10 +154,14 @@ fn build(d: &mut Decoder, i: &Instruction, plan: &Plan) -> Result<Inst, LoadErro
     };
     let apart = !of_d.iter().enumerate().any(|(k, &slot)| meets(k, slot));
     let extra = d.extras(slots);
-    Ok(Inst {
+    let inst = Inst {
         extra,
         aux: if apart { APART } else { 0 },
         ..d.inst(plan.run)
+    };
+    Ok(match d.held_product() {
+        Some(factors) => held::product(d, inst, factors),
+        None => inst,
     })
 }
 
