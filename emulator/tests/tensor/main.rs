@@ -1,6 +1,7 @@
 //! `ldmatrix`, `stmatrix`, `movmatrix` and every shape of `mma.sync` against plain loops, through the PTX
 //! ISA's own tables of which lane holds which element.
 
+mod held;
 mod products;
 mod shared;
 #[path = "../warp/mod.rs"]
