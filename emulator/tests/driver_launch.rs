@@ -111,3 +111,73 @@ fn images_that_cannot_run_say_why() {
         CUresult::CUDA_ERROR_NOT_FOUND
     );
 }
+
+/// `write` has the first thread of warp 1 write a word; `read` has warp 0 read every 32nd byte of as many words.
+const PASSED_ON: &str = "\
+.version 7.0
+.target sm_80
+.address_size 64
+.visible .entry write(.param .u64 to)
+{
+    .reg .pred %p; .reg .b32 %t; .reg .b64 %to;
+    ld.param.u64 %to, [to];
+    mov.u32 %t, %tid.x;
+    setp.ne.u32 %p, %t, 32;
+    @%p exit;
+    st.global.u32 [%to], %t;
+    ret;
+}
+.visible .entry read(.param .u64 from, .param .u32 count)
+{
+    .reg .pred %p; .reg .b32 %t, %count, %sum, %word; .reg .b64 %from;
+    ld.param.u64 %from, [from];
+    ld.param.u32 %count, [count];
+    mov.u32 %t, %tid.x;
+    setp.ne.u32 %p, %t, 0;
+    @%p exit;
+    mov.u32 %sum, 0;
+NEXT:
+    ld.global.u32 %word, [%from];
+    add.u32 %sum, %sum, %word;
+    add.u64 %from, %from, 32;
+    sub.u32 %count, %count, 1;
+    setp.ne.u32 %p, %count, 0;
+    @%p bra NEXT;
+    st.global.u32 [%from], %sum;
+    ret;
+}
+";
+
+#[test]
+fn launches_are_told_apart_however_many_there_are() {
+    let gpu = gpu();
+    let stream = gpu.context.default_stream();
+    let module = gpu.context.load_module(Ptx::from_src(PASSED_ON)).unwrap();
+    let (write, read) = (
+        module.load_function("write").unwrap(),
+        module.load_function("read").unwrap(),
+    );
+    let two_warps = LaunchConfig {
+        grid_dim: (1, 1, 1),
+        block_dim: (64, 1, 1),
+        shared_mem_bytes: 0,
+    };
+    // More than the race check's shadow has numbers for: what one launch wrote is past in every later one.
+    let count = 2200usize;
+    let mut words = stream.alloc_zeros::<u32>(8 * (count + 1)).unwrap();
+    for k in 0..count {
+        let mut launch = stream.launch_builder(&write);
+        let mut word = words.slice_mut(8 * k..8 * k + 1);
+        launch.arg(&mut word);
+        // SAFETY: the argument is the kernel's, a word.
+        unsafe { launch.launch(two_warps) }.unwrap();
+    }
+    let mut launch = stream.launch_builder(&read);
+    let given = count as u32;
+    launch.arg(&mut words).arg(&given);
+    // SAFETY: the arguments are the kernel's; it reads that many words and writes the one behind them.
+    unsafe { launch.launch(two_warps) }.unwrap();
+    let words = stream.clone_dtoh(&words).unwrap();
+    assert_eq!(gpu.reports(), "");
+    assert_eq!(words[8 * count], 32 * given);
+}

@@ -187,6 +187,10 @@ pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Envir
             .and_then(|b| i64::try_from(b).ok())
             .map(AtomicI64::new),
     };
+    if state.checks.has(Check::GlobalRace) {
+        let round = super::race::round(state.serial);
+        state.memory.live.iter().for_each(|a| a.begin_races(round));
+    }
     let blocks: u64 = config.grid.iter().map(|&g| u64::from(g)).product();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if env.threads == 0 { cores } else { env.threads };

@@ -42,6 +42,9 @@ pub enum Owner {
     Managed,
 }
 
+/// Bytes from which on a mapping asks for the processor's larger pages, so that finding a page is seldom a walk.
+const LARGE: usize = 8 << 20;
+
 /// A private anonymous mapping; pages cost nothing until touched.
 #[derive(Debug)]
 struct Mapping {
@@ -72,9 +75,20 @@ impl Mapping {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let base =
-            NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapping at address zero"))?;
+        let at_zero = || io::Error::other("mapping at address zero");
+        let base = NonNull::new(base.cast::<u8>()).ok_or_else(at_zero)?;
+        if len >= LARGE {
+            // Kernels stride through it. Where the system has no such pages, nothing is lost.
+            // SAFETY: the range is the mapping just made.
+            unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        }
         Ok(Mapping { base, len })
+    }
+
+    /// Makes all bytes zero.
+    fn clear(&self) {
+        // SAFETY: the whole mapping is ours; dropping its pages makes them read as zero again.
+        unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_DONTNEED) };
     }
 }
 
@@ -106,6 +120,8 @@ pub struct Allocation {
     init: Option<Mapping>,
     /// Race shadow, made at the first launch that wants it: the cells of lines, then those of granules.
     race: std::sync::OnceLock<Option<Mapping>>,
+    /// The round of launches that the shadow tells apart: see [`Allocation::begin_races`].
+    race_round: AtomicU64,
 }
 
 // SAFETY: `host` points into `_bytes`, or into memory that the registrant keeps alive.
@@ -139,6 +155,7 @@ impl Allocation {
             _bytes: Some(bytes),
             init: Some(init),
             race: std::sync::OnceLock::new(),
+            race_round: AtomicU64::new(0),
         })
     }
 
@@ -173,6 +190,7 @@ impl Allocation {
             _bytes: bytes,
             init: None,
             race: std::sync::OnceLock::new(),
+            race_round: AtomicU64::new(0),
         })
     }
 
@@ -220,6 +238,15 @@ impl Allocation {
         let cells = unsafe { std::slice::from_raw_parts(first.cast::<RaceCell>(), count) };
         let (lines, granules) = cells.split_at(lines);
         Some(RaceShadow { lines, granules })
+    }
+
+    /// A launch of that round begins. Cells have numbers for the launches of one round, and what they say of an earlier
+    /// one is forgotten, lest it be taken for this one's.
+    pub fn begin_races(&self, round: u64) {
+        let earlier = self.race_round.fetch_max(round, Ordering::Relaxed) < round;
+        if earlier && let Some(Some(shadow)) = self.race.get() {
+            shadow.clear();
+        }
     }
 
     /// The same by words of 64 bytes' bits.
@@ -292,8 +319,7 @@ impl Allocation {
     /// Forgets which bytes are initialised (memory that a pool hands out again).
     pub fn forget_init(&self) {
         if let Some(map) = &self.init {
-            // SAFETY: the whole mapping is ours; dropping its pages makes them read as zero again.
-            unsafe { libc::madvise(map.base.as_ptr().cast(), map.len, libc::MADV_DONTNEED) };
+            map.clear();
         }
     }
 }

@@ -118,6 +118,44 @@ fn races_between_blocks_are_reported() {
     );
 }
 
+/// Thread 0 of warp 0 stores a `first` at byte 8, and then that of warp 1 a `second` at byte `at`.
+fn two_stores(first: &str, second: &str, at: u32) -> String {
+    kernel(
+        "",
+        &format!(
+            "    and.b32 %r1, %t, 31;
+    setp.ne.u32 %p1, %r1, 0;
+    @%p1 exit;
+    setp.eq.u32 %p2, %t, 0;
+    @%p2 st.global.{first} [%out+8], %r1;
+    @!%p2 st.global.{second} [%out+{at}], %r1;
+    ret;"
+        ),
+    )
+}
+
+#[test]
+fn warps_race_for_bytes_and_not_for_their_neighbours() {
+    for (first, second, at, races) in [
+        ("u8", "u8", 8, true),
+        ("u8", "u8", 9, false),
+        ("u8", "u16", 8, true),
+        ("u8", "u16", 10, false),
+        ("u16", "u8", 9, true),
+        ("u16", "u8", 10, false),
+        ("u32", "u8", 11, true),
+        ("u32", "u8", 12, false),
+        ("u32", "u16", 6, false),
+    ] {
+        let text = two_stores(first, second, at);
+        if races {
+            is(&fault(&text, 16, &block(64)), Check::GlobalRace);
+        } else {
+            ok(&text, 16, &block(64));
+        }
+    }
+}
+
 /// The last block to arrive sums what the others wrote: right only with fences on both sides.
 fn last_block(release: &str, acquire: &str) -> String {
     kernel(

@@ -12,6 +12,11 @@ use crate::memory::{Allocation, RaceCell, RaceShadow};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+/// The round of a launch, by its serial number: within one, shadows tell launches apart.
+pub fn round(serial: u64) -> u64 {
+    serial >> cell::SERIAL_BITS
+}
+
 impl Warp {
     /// Checks a global access, which touches the ranges `touched`, against those before it in the launch.
     ///
@@ -91,7 +96,7 @@ impl Warp {
     #[inline(always)]
     fn stamp(&self, access: Access, order: &Order) -> Stamp {
         Stamp {
-            serial: self.launch().serial & cell::SERIAL_MAX,
+            serial: self.launch().serial & ((1 << cell::SERIAL_BITS) - 1),
             // SAFETY: the block is alive while its warps are.
             block: unsafe { (*self.block).linear },
             warp: self.index,
@@ -147,14 +152,10 @@ impl Warp {
         let cells = shadow.granules(granules.start as usize..granules.end as usize);
         for (granule, cell) in granules.zip(cells) {
             let first = granule << cell::GRANULE_SHIFT;
-            let touched = if bytes.start <= first && first + cell::GRANULE <= bytes.end {
-                cell::WHOLE
-            } else {
-                cell::touched(
-                    bytes.start.max(first) - first,
-                    (bytes.end - first).min(cell::GRANULE),
-                )
-            };
+            let touched = cell::touched(
+                bytes.start.max(first) - first,
+                (bytes.end - first).min(cell::GRANULE),
+            );
             self.enter(cell, me, me.pack(touched), order)
                 .map_err(|other| Raced { granule, other })?;
         }
@@ -293,36 +294,35 @@ mod cell {
     /// A line is as many granules as share a cell of their own above theirs.
     pub const LINE: u64 = GRANULE * crate::memory::RaceShadow::LINE as u64;
     pub const LINE_SHIFT: u32 = LINE.trailing_zeros();
-    pub const SERIAL_MAX: u64 = (1 << 11) - 1;
-    pub const SERIAL_SHIFT: u32 = 53;
-    pub const BLOCK_MAX: u64 = (1 << 22) - 1;
-    pub const TICK_MAX: u32 = (1 << 20) - 1;
-    /// The halves touched, a bit each; above them the halves of which only some bytes were, which is too fine to tell
-    /// them apart.
-    pub const WHOLE: u64 = 3;
-    const PARTLY_SHIFT: u32 = 2;
-    pub const WRITES: u64 = 16;
-    pub const STRONG: u64 = 32;
+    /// From low to high: a bit for each byte touched, two flags, 18 bits of tick, 5 of warp, 21 of block, 10 of serial.
+    pub const WHOLE: u64 = 0xff;
+    pub const WRITES: u64 = 1 << 8;
+    pub const STRONG: u64 = 1 << 9;
+    pub const TICK_SHIFT: u32 = 10;
+    pub const TICK_MAX: u32 = (1 << 18) - 1;
+    pub const WARP_SHIFT: u32 = 28;
+    pub const WARP_MAX: u32 = 31;
+    pub const BLOCK_SHIFT: u32 = 33;
+    pub const BLOCK_MAX: u64 = (1 << 21) - 1;
+    pub const SERIAL_SHIFT: u32 = 54;
+    pub const SERIAL_BITS: u32 = u64::BITS - SERIAL_SHIFT;
 
-    /// The halves that bytes `low..high` of a cell touch.
+    /// The bytes `low..high` of a cell.
+    #[inline(always)]
     pub fn touched(low: u64, high: u64) -> u64 {
-        let halves = u64::from(low < 4) | u64::from(high > 4) << 1;
-        let whole = u64::from(low == 0 && high >= 4) | u64::from(low <= 4 && high == 8) << 1;
-        halves | (halves & !whole) << PARTLY_SHIFT
+        WHOLE >> (GRANULE - (high - low)) << low
     }
 
-    /// Whether two accesses touch the same bytes, as far as cells tell.
+    /// Whether two accesses touch the same bytes.
     #[inline(always)]
     pub fn overlap(a: u64, b: u64) -> bool {
-        let both = a & b;
-        both & WHOLE & !(both >> PARTLY_SHIFT) != 0
+        a & b & WHOLE != 0
     }
 
     /// One thread's accesses that differ in nothing but the bytes touched, as one.
+    #[inline(always)]
     pub fn together(a: u64, b: u64) -> u64 {
-        let whole = |cell: u64| cell & WHOLE & !(cell >> PARTLY_SHIFT);
-        let (halves, whole) = ((a | b) & WHOLE, whole(a) | whole(b));
-        b & !(WHOLE | WHOLE << PARTLY_SHIFT) | halves | (halves & !whole) << PARTLY_SHIFT
+        a & WHOLE | b
     }
 
     #[cfg(test)]
@@ -330,19 +330,14 @@ mod cell {
         use super::*;
 
         #[test]
-        fn halves_are_told_apart_and_their_parts_are_not() {
+        fn bytes_are_told_apart() {
             let at = touched;
+            assert_eq!((at(0, 8), at(3, 4), at(6, 8)), (WHOLE, 8, 0xc0));
             assert!(!overlap(at(0, 4), at(4, 8)));
             assert!(overlap(at(0, 4), at(2, 8)));
-            assert!(!overlap(at(0, 1), at(1, 4)), "parts of one half");
-            assert!(
-                !overlap(at(0, 3), at(3, 8)),
-                "parts of one half, and the other"
-            );
-            assert!(overlap(at(0, 6), at(4, 8)) && overlap(WHOLE, at(7, 8)));
-            assert_eq!(together(at(0, 4), at(4, 5)), at(0, 5));
-            assert_eq!(together(at(0, 1), at(0, 4)), at(0, 4));
-            assert_eq!(together(at(0, 6), at(2, 8)), WHOLE);
+            assert!(!overlap(at(0, 1), at(1, 4)), "parts of one word");
+            assert!(overlap(at(1, 3), at(2, 3)) && overlap(WHOLE, at(7, 8)));
+            assert_eq!(together(at(0, 4), at(4, 5) | WRITES), at(0, 5) | WRITES);
         }
     }
 }
@@ -361,14 +356,14 @@ struct Stamp {
 impl Stamp {
     #[inline(always)]
     fn pack(self, touched: u64) -> u64 {
-        // 6 bits of flags, 20 of tick, 5 of warp, 22 of block, 11 of serial. A tick is never 0, and so is no stamp.
         let flags = touched
             | if self.writes { cell::WRITES } else { 0 }
             | if self.strong { cell::STRONG } else { 0 };
+        // A tick is never 0, and so is no stamp.
         flags
-            | u64::from(self.tick) << 6
-            | u64::from(self.warp) << 26
-            | self.block << 31
+            | u64::from(self.tick) << cell::TICK_SHIFT
+            | u64::from(self.warp) << cell::WARP_SHIFT
+            | self.block << cell::BLOCK_SHIFT
             | self.serial << cell::SERIAL_SHIFT
     }
 
@@ -382,9 +377,9 @@ impl Stamp {
     fn unpack(bits: u64) -> Stamp {
         Stamp {
             serial: bits >> cell::SERIAL_SHIFT,
-            block: bits >> 31 & cell::BLOCK_MAX,
-            warp: (bits >> 26 & 31) as u32,
-            tick: (bits >> 6) as u32 & cell::TICK_MAX,
+            block: bits >> cell::BLOCK_SHIFT & cell::BLOCK_MAX,
+            warp: (bits >> cell::WARP_SHIFT) as u32 & cell::WARP_MAX,
+            tick: (bits >> cell::TICK_SHIFT) as u32 & cell::TICK_MAX,
             writes: bits & cell::WRITES != 0,
             strong: bits & cell::STRONG != 0,
         }

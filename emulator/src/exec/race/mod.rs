@@ -33,6 +33,7 @@ mod shadow;
 mod shared;
 
 pub use four::Four;
+pub use global::round;
 pub use order::{GlobalPlaces, Order};
 pub use shadow::SharedRaces;
 
