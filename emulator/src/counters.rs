@@ -15,8 +15,10 @@ pub use sectors::{SECTOR, SectorSet, Touched};
 /// Counts of one launch.
 #[derive(Debug, Clone, Default)]
 pub struct Counters {
-    /// Per PTX instruction of the program.
-    pub instructions: Vec<InstructionCounts>,
+    /// Per PTX instruction of the program, how often it was issued.
+    issues: Vec<IssueCounts>,
+    /// Per PTX instruction of the program, what it did to memory.
+    memory: Vec<MemoryCounts>,
     /// Blocks run.
     pub blocks: u64,
     /// Warps run.
@@ -54,13 +56,38 @@ impl Traffic {
     }
 }
 
-/// Counts of one PTX instruction.
+/// How often one PTX instruction was issued. Every instruction counts here, so these lie close together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct InstructionCounts {
+pub struct IssueCounts {
     /// Times a warp issued it.
     pub issued: u64,
     /// Lanes that executed it, summed.
     pub lanes: u64,
+}
+
+impl IssueCounts {
+    /// A warp issues it for the lanes of `mask`.
+    #[inline(always)]
+    pub fn count(&mut self, mask: u32) {
+        self.issued += 1;
+        self.lanes += u64::from(mask.count_ones());
+    }
+
+    /// Takes back a [`IssueCounts::count`].
+    pub fn take_back(&mut self, mask: u32) {
+        self.issued -= 1;
+        self.lanes -= u64::from(mask.count_ones());
+    }
+
+    fn add(&mut self, other: &IssueCounts) {
+        self.issued += other.issued;
+        self.lanes += other.lanes;
+    }
+}
+
+/// What one PTX instruction did to memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryCounts {
     /// Global memory.
     pub global: Traffic,
     /// Shared memory.
@@ -69,37 +96,64 @@ pub struct InstructionCounts {
     pub local: Traffic,
 }
 
-impl InstructionCounts {
-    fn add(&mut self, other: &InstructionCounts) {
-        self.issued += other.issued;
-        self.lanes += other.lanes;
+impl MemoryCounts {
+    fn add(&mut self, other: &MemoryCounts) {
         self.global.add(&other.global);
         self.shared.add(&other.shared);
         self.local.add(&other.local);
     }
 }
 
+/// Where warps write down what they do: the places of a [`Counters`], which has to outlive their use.
+#[derive(Debug, Clone, Copy)]
+pub struct Books {
+    /// As many as the program has instructions.
+    pub issues: *mut IssueCounts,
+    /// As many as the program has instructions.
+    pub memory: *mut MemoryCounts,
+    /// Sectors of global memory.
+    pub touched: *mut Touched,
+}
+
 impl Counters {
     /// Zeros for a program of `instructions`.
     pub fn new(instructions: usize) -> Counters {
         Counters {
-            instructions: vec![InstructionCounts::default(); instructions],
+            issues: vec![IssueCounts::default(); instructions],
+            memory: vec![MemoryCounts::default(); instructions],
             ..Counters::default()
         }
     }
 
     /// Takes in what another part of the same launch did. Blocks and warps are those of the whole launch.
     pub fn add(&mut self, other: &Counters) {
-        for (mine, theirs) in self.instructions.iter_mut().zip(&other.instructions) {
+        for (mine, theirs) in self.issues.iter_mut().zip(&other.issues) {
+            mine.add(theirs);
+        }
+        for (mine, theirs) in self.memory.iter_mut().zip(&other.memory) {
             mine.add(theirs);
         }
         self.touched.add(&other.touched);
         self.block_bytes_in_flight = self.block_bytes_in_flight.max(other.block_bytes_in_flight);
     }
 
+    /// Where warps count.
+    pub fn books(&mut self) -> Books {
+        Books {
+            issues: self.issues.as_mut_ptr(),
+            memory: self.memory.as_mut_ptr(),
+            touched: &mut self.touched,
+        }
+    }
+
+    /// The program's instructions in order: how often each was issued, and what it did to memory.
+    pub fn instructions(&self) -> impl Iterator<Item = (&IssueCounts, &MemoryCounts)> {
+        self.issues.iter().zip(&self.memory)
+    }
+
     /// Warp instructions issued.
     pub fn warp_instructions(&self) -> u64 {
-        self.instructions.iter().map(|c| c.issued).sum()
+        self.issues.iter().map(|c| c.issued).sum()
     }
 
     /// Every metric, by name.
@@ -118,9 +172,9 @@ impl Counters {
             .into_iter()
             .map(|l| {
                 json!({
-                    "file": l.file, "line": l.line, "instructions": l.counts.issued, "lanes": l.counts.lanes,
-                    "global_sectors": l.counts.global.passes, "ideal_global_sectors": l.counts.global.ideal,
-                    "shared_wavefronts": l.counts.shared.passes, "ideal_shared_wavefronts": l.counts.shared.ideal,
+                    "file": l.file, "line": l.line, "instructions": l.issues.issued, "lanes": l.issues.lanes,
+                    "global_sectors": l.memory.global.passes, "ideal_global_sectors": l.memory.global.ideal,
+                    "shared_wavefronts": l.memory.shared.passes, "ideal_shared_wavefronts": l.memory.shared.ideal,
                 })
             })
             .collect();
@@ -139,24 +193,31 @@ impl Counters {
 
     /// Counts by CUDA source line (by PTX line where there is no line information), most instructions first.
     pub fn source_view(&self, program: &Program) -> Vec<SourceLine> {
-        let mut lines: BTreeMap<(String, u32), InstructionCounts> = BTreeMap::new();
-        for (at, (count, info)) in self.instructions.iter().zip(&program.info).enumerate() {
-            if count.issued == 0 {
+        let mut lines: BTreeMap<(String, u32), (IssueCounts, MemoryCounts)> = BTreeMap::new();
+        for (at, ((issues, memory), info)) in self.instructions().zip(&program.info).enumerate() {
+            if issues.issued == 0 {
                 continue;
             }
             let key = program
                 .source(at)
                 .unwrap_or_else(|| ("<ptx>".into(), info.line));
-            lines.entry(key).or_default().add(count);
+            let sums = lines.entry(key).or_default();
+            sums.0.add(issues);
+            sums.1.add(memory);
         }
         let mut view: Vec<SourceLine> = lines
             .into_iter()
-            .map(|((file, line), counts)| SourceLine { file, line, counts })
+            .map(|((file, line), (issues, memory))| SourceLine {
+                file,
+                line,
+                issues,
+                memory,
+            })
             .collect();
         view.sort_by(|a, b| {
-            b.counts
+            b.issues
                 .issued
-                .cmp(&a.counts.issued)
+                .cmp(&a.issues.issued)
                 .then_with(|| (&a.file, a.line).cmp(&(&b.file, b.line)))
         });
         view
@@ -186,18 +247,19 @@ impl Counters {
             "instructions", "lanes", "sec/idl", "conflicts"
         );
         for line in self.source_view(&kernel.program) {
-            let c = &line.counts;
-            let ratio = if c.global.ideal == 0 {
+            let SourceLine { issues, memory, .. } = &line;
+            let ratio = if memory.global.ideal == 0 {
                 "-".into()
             } else {
-                format!("{:.2}", c.global.passes as f64 / c.global.ideal as f64)
+                let (passes, ideal) = (memory.global.passes, memory.global.ideal);
+                format!("{:.2}", passes as f64 / ideal as f64)
             };
-            let lanes = c.lanes as f64 / c.issued as f64;
-            let conflicts = c.shared.passes.saturating_sub(c.shared.ideal);
+            let lanes = issues.lanes as f64 / issues.issued as f64;
+            let conflicts = memory.shared.passes.saturating_sub(memory.shared.ideal);
             let _ = writeln!(
                 out,
                 "  {:>14} {lanes:>8.1} {ratio:>8} {conflicts:>9}  {}:{}",
-                c.issued, line.file, line.line
+                issues.issued, line.file, line.line
             );
         }
         out
@@ -211,6 +273,8 @@ pub struct SourceLine {
     pub file: String,
     /// Line.
     pub line: u32,
-    /// Counts of its instructions together.
-    pub counts: InstructionCounts,
+    /// How often its instructions were issued, together.
+    pub issues: IssueCounts,
+    /// What its instructions did to memory, together.
+    pub memory: MemoryCounts,
 }

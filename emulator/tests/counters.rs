@@ -45,9 +45,8 @@ fn a_sector_is_distinct_once_a_launch() {
         let counters = count(&text, 3, 64, seed);
         assert_eq!(sectors(&counters), (4, 64));
         let loads = counters
-            .instructions
-            .iter()
-            .map(|c| c.global.passes)
+            .instructions()
+            .map(|(_, memory)| memory.global.passes)
             .sum::<u64>();
         assert_eq!(loads, 3 * 2 * (4 + 32), "sectors moved, not distinct");
     }

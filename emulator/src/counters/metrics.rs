@@ -1,6 +1,6 @@
 //! Metrics by name: Nsight Compute's where it has one, `emulator__…` where it has none.
 
-use super::{Counters, InstructionCounts, Traffic};
+use super::{Counters, IssueCounts, MemoryCounts, Traffic};
 use crate::exec::program::{InstInfo, Pipe, Program};
 use std::collections::BTreeMap;
 
@@ -223,28 +223,28 @@ impl Sums {
         );
     }
 
-    fn instruction(&mut self, count: &InstructionCounts, info: &InstInfo) {
-        self.add("smsp__inst_executed.sum", count.issued);
-        self.add("smsp__thread_inst_executed.sum", count.lanes);
-        self.add(pipe(info.pipe), count.issued);
+    fn instruction(&mut self, (issues, memory): (&IssueCounts, &MemoryCounts), info: &InstInfo) {
+        self.add("smsp__inst_executed.sum", issues.issued);
+        self.add("smsp__thread_inst_executed.sum", issues.lanes);
+        self.add(pipe(info.pipe), issues.issued);
         if is_barrier(&info.opcode) {
-            self.add("emulator__barriers.sum", count.issued);
+            self.add("emulator__barriers.sum", issues.issued);
         }
         let Some(operation) = Operation::of(&info.opcode) else {
             return;
         };
         let names = operation.names();
         if let Some(instructions) = names.instructions {
-            self.add(instructions, count.issued);
+            self.add(instructions, issues.issued);
         }
-        self.global(&names.global, &count.global);
-        self.shared(&names.shared, &count.shared);
+        self.global(&names.global, &memory.global);
+        self.shared(&names.shared, &memory.shared);
         if let Some(sectors) = names.local_sectors {
-            self.add_some(sectors, count.local.passes);
+            self.add_some(sectors, memory.local.passes);
         }
-        self.add("emulator__bytes_local.sum", count.local.bytes);
+        self.add("emulator__bytes_local.sum", memory.local.bytes);
         if matches!(operation, Operation::AsyncCopy | Operation::BulkCopy) {
-            self.add("emulator__bytes_async_copy.sum", count.global.bytes);
+            self.add("emulator__bytes_async_copy.sum", memory.global.bytes);
         }
     }
 }
@@ -252,8 +252,8 @@ impl Sums {
 /// Every metric of a launch, by name.
 pub(super) fn metrics(counters: &Counters, program: &Program) -> BTreeMap<&'static str, u64> {
     let mut sums = Sums(ALWAYS.iter().map(|name| (*name, 0)).collect());
-    for (count, info) in counters.instructions.iter().zip(&program.info) {
-        sums.instruction(count, info);
+    for (counts, info) in counters.instructions().zip(&program.info) {
+        sums.instruction(counts, info);
     }
     let touched = &counters.touched;
     for (name, set) in [

@@ -21,7 +21,7 @@ use super::lanes::{each, wide};
 use super::program::Flow;
 use super::warp::Warp;
 use crate::check::{Check, Checks};
-use crate::counters::{InstructionCounts, SECTOR, Traffic};
+use crate::counters::{MemoryCounts, SECTOR, Traffic};
 use crate::memory::{Allocation, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 use crate::ptx::ast::Space;
 
@@ -451,11 +451,11 @@ impl Warp {
         ))
     }
 
-    /// The counters of the current instruction.
+    /// What the current instruction has done to memory.
     #[inline(always)]
-    pub fn counts(&mut self) -> &mut InstructionCounts {
-        // SAFETY: counts are as long as the program.
-        unsafe { &mut *self.counts.add(self.pc as usize) }
+    pub fn counts(&mut self) -> &mut MemoryCounts {
+        // SAFETY: the books are as long as the program.
+        unsafe { &mut *self.books.memory.add(self.pc as usize) }
     }
 
     /// Counts an access to global memory under the current instruction.
@@ -469,7 +469,7 @@ impl Warp {
             mask.count_ones() * size,
         );
         // SAFETY: the launch's worker keeps the sets as long as its warps run, and nobody else touches them.
-        let touched = unsafe { &mut *self.touched };
+        let touched = unsafe { &mut *self.books.touched };
         let set = if access.kind.writes() {
             &mut touched.written
         } else {

@@ -7,7 +7,7 @@ use super::program::{Program, SLOT};
 use super::shared::{AlignedBytes, SharedMemory};
 use super::warp::{ReduceOp, State, Stop, Trouble, Warp};
 use crate::check::{Check, FaultKind};
-use crate::counters::{InstructionCounts, Touched};
+use crate::counters::Books;
 use rand_core::{RngCore, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -195,13 +195,8 @@ impl Resident {
     /// A turn for every warp that can run.
     ///
     /// # Safety
-    /// The launch, `counts` and `touched` are alive, and `counts` is as long as the program.
-    pub unsafe fn turn(
-        &mut self,
-        counts: *mut InstructionCounts,
-        touched: *mut Touched,
-        launch: &LaunchState,
-    ) -> Turn {
+    /// The launch and the books are alive, and these are the program's.
+    pub unsafe fn turn(&mut self, books: Books, launch: &LaunchState) -> Turn {
         self.used_up = false;
         let count = self.warps.len();
         let first = self
@@ -228,8 +223,7 @@ impl Resident {
                 None => PLAIN_SLICE,
             };
             let warp = &mut self.warps[at];
-            warp.counts = counts;
-            warp.touched = touched;
+            warp.books = books;
             let (before, exited) = (warp.clock, warp.exited);
             // SAFETY: the caller's promise; block and registers live in `self`.
             let stop = unsafe { warp.run(slice) };

@@ -7,7 +7,7 @@ use super::program::Program;
 use super::race::Order;
 use super::warp::{State, Trouble};
 use crate::check::{Check, FaultKind};
-use crate::counters::{InstructionCounts, Touched};
+use crate::counters::Books;
 use rand_core::{RngCore, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -149,13 +149,8 @@ impl Cluster {
     /// A turn for every block that can run.
     ///
     /// # Safety
-    /// The launch, `counts` and `touched` are alive, and `counts` is as long as the program.
-    pub unsafe fn turn(
-        &mut self,
-        counts: *mut InstructionCounts,
-        touched: *mut Touched,
-        launch: &LaunchState,
-    ) -> ClusterTurn {
+    /// The launch and the books are alive, and these are the program's.
+    pub unsafe fn turn(&mut self, books: Books, launch: &LaunchState) -> ClusterTurn {
         let count = self.blocks.len();
         let first = match &mut self.random {
             Some(random) if count > 1 => random.next_u32() as usize % count,
@@ -172,7 +167,7 @@ impl Cluster {
                 continue;
             }
             // SAFETY: the caller's promise.
-            let turn = unsafe { self.blocks[at].turn(counts, touched, launch) };
+            let turn = unsafe { self.blocks[at].turn(books, launch) };
             full |= self.blocks[at].used_up;
             match turn {
                 Turn::Going => moved = true,

@@ -5,7 +5,7 @@ use super::cluster::{Cluster, ClusterTurn, FULL_TURN};
 use super::module::Kernel;
 use super::warp::Trouble;
 use crate::check::{Check, Checks, Fault, FaultKind};
-use crate::counters::{Counters, InstructionCounts, Touched};
+use crate::counters::Counters;
 use crate::memory::{AddressSpace, Allocation, Owner, Snapshot};
 use crate::profile::Profile;
 use rand_core::{RngCore, SeedableRng};
@@ -279,8 +279,7 @@ impl Job<'_> {
     /// Runs clusters until none is left; the worker's counts.
     fn work(&self, worker: u64) -> Counters {
         let mut counters = Counters::new(self.kernel.program.insts.len());
-        let counts: *mut InstructionCounts = counters.instructions.as_mut_ptr();
-        let mut touched = Touched::default();
+        let books = counters.books();
         let program = &*self.kernel.program;
         let mut random = self
             .state
@@ -323,7 +322,6 @@ impl Job<'_> {
                 resident.push(place);
             }
             if resident.is_empty() || self.abort.load(Ordering::Relaxed) {
-                counters.touched = touched;
                 return counters;
             }
             let first = random
@@ -336,13 +334,12 @@ impl Job<'_> {
                 } else {
                     first + k - resident.len()
                 };
-                // SAFETY: counts are as long as the program, and like the launch outlive the blocks.
-                match unsafe { resident[at].turn(counts, &mut touched, self.state) } {
+                // SAFETY: the books are the program's, and like the launch outlive the blocks.
+                match unsafe { resident[at].turn(books, self.state) } {
                     ClusterTurn::Going => {}
                     ClusterTurn::Done => done.push(at),
                     ClusterTurn::Fault(trouble, rank, warp) => {
                         self.report(resident[at].block(rank), *trouble, warp);
-                        counters.touched = touched;
                         return counters;
                     }
                 }

@@ -12,7 +12,7 @@ use super::block::Block;
 use super::launch::LaunchState;
 use super::program::{Flow, Inst, Program};
 use crate::check::{Check, FaultKind};
-use crate::counters::{InstructionCounts, Touched};
+use crate::counters::{Books, IssueCounts};
 
 /// Why a warp left its loop.
 #[derive(Debug)]
@@ -173,10 +173,8 @@ pub struct Warp {
     pub arrival: BarrierArrival,
     /// The program.
     pub program: *const Program,
-    /// Counts by program counter.
-    pub counts: *mut InstructionCounts,
-    /// Sectors of global memory that the worker's blocks touch.
-    pub touched: *mut Touched,
+    /// Where it counts what it does, by program counter.
+    pub books: Books,
     /// The block.
     pub block: *mut Block,
     /// The launch.
@@ -229,8 +227,11 @@ impl Warp {
             stop: Stop::Yield,
             arrival: BarrierArrival::default(),
             program,
-            counts: std::ptr::null_mut(),
-            touched: std::ptr::null_mut(),
+            books: Books {
+                issues: std::ptr::null_mut(),
+                memory: std::ptr::null_mut(),
+                touched: std::ptr::null_mut(),
+            },
             block: std::ptr::null_mut(),
             launch,
             local: super::local::LocalMemory::default(),
@@ -293,7 +294,7 @@ impl Warp {
     /// Runs until the slice is over or something stops the warp.
     ///
     /// # Safety
-    /// Registers, block, launch, program and counts are those of one live launch.
+    /// Registers, block, launch, program and books are those of one live launch.
     pub unsafe fn run(&mut self, slice: u64) -> Stop {
         if self.active == 0 && !self.pick() {
             return if self.others.is_empty() {
@@ -329,7 +330,7 @@ impl Warp {
     #[inline(always)]
     unsafe fn run_on<const DOUBTING: bool>(&mut self, slice: u64) -> Stop {
         let insts = self.program().insts.as_ptr();
-        let counts = self.counts;
+        let issues = self.books.issues;
         let mut left = slice;
         let depth_key = |calls: usize| ((MAX_CALLS - calls) as u64) << 32;
         let mut key = depth_key(self.calls.len());
@@ -338,13 +339,11 @@ impl Warp {
         loop {
             // SAFETY: the program counter stays inside the program: it ends in an exit that nothing jumps over.
             let inst = unsafe { &*insts.add(pc as usize) };
-            // SAFETY: the guard slot lies in the register file; counts are as long as the program.
+            // SAFETY: the guard slot lies in the register file; the books are as long as the program.
             let mask = unsafe {
                 let guard = *self.regs.add(inst.guard as usize).cast::<u32>() ^ inst.guard_xor;
                 let mask = self.active & guard;
-                let count = &mut *counts.add(pc as usize);
-                count.issued += 1;
-                count.lanes += u64::from(mask.count_ones());
+                (*issues.add(pc as usize)).count(mask);
                 mask
             };
             self.clock += 1;
@@ -424,6 +423,13 @@ impl Warp {
     #[cold]
     pub fn violation(&mut self, check: Check, lanes: u32, message: String) -> Flow {
         self.fault(FaultKind::Check(check), lanes, message)
+    }
+
+    /// How often an instruction was issued.
+    #[inline(always)]
+    pub(super) fn issues(&mut self, pc: u32) -> &mut IssueCounts {
+        // SAFETY: the books are as long as the program.
+        unsafe { &mut *self.books.issues.add(pc as usize) }
     }
 
     /// A pointer to a register slot.

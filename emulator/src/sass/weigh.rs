@@ -40,7 +40,7 @@ impl Executed {
     /// From the counters of a launch of `program`.
     pub fn of(program: &Program, counters: &Counters) -> Self {
         let mut functions: BTreeMap<String, Vec<(String, u64)>> = BTreeMap::new();
-        for (info, count) in program.info.iter().zip(&counters.instructions) {
+        for (info, (count, _)) in program.info.iter().zip(counters.instructions()) {
             let function = &program.functions[info.function as usize];
             let counts = functions.entry(function.name.clone()).or_default();
             if info.text != text::END {

@@ -6,6 +6,7 @@ mod lines;
 mod memory;
 
 use ptx_emulator::check::{Check, Checks, Fault, FaultKind};
+use ptx_emulator::counters::MemoryCounts;
 use ptx_emulator::run::{Arg, Finished, RunError, Setup, run};
 
 fn ptx(body: &str) -> String {
@@ -211,15 +212,14 @@ fn counters_of_a_kernel_counted_by_hand() {
         },
     );
     assert_eq!(done.counters.warp_instructions(), 4 * 6);
-    let load = &done.counters.instructions[3];
-    assert_eq!((load.issued, load.lanes), (4, 128));
+    let (issues, MemoryCounts { global, .. }) = done
+        .counters
+        .instructions()
+        .nth(3)
+        .expect("the load is the fourth instruction");
+    assert_eq!((issues.issued, issues.lanes), (4, 128));
     assert_eq!(
-        (
-            load.global.requests,
-            load.global.passes,
-            load.global.ideal,
-            load.global.bytes
-        ),
+        (global.requests, global.passes, global.ideal, global.bytes),
         (4, 16, 16, 512)
     );
 }

@@ -77,7 +77,7 @@ impl Warp {
             let sectors = (last - first) as u32 + 1;
             tally(&mut self.counts().global, sectors, size, len as u32);
             // SAFETY: the launch's worker keeps the sets as long as its warps run, and nobody else touches them.
-            unsafe { &mut *self.touched }.read.insert(first, last);
+            unsafe { &mut *self.books.touched }.read.insert(first, last);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::int::is_int;
 use super::shape::exactly;
 use super::{has, operands};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, alu3, conjure, each, lanes_where, wide};
+use crate::exec::lanes::{Lane, alu3, conjure, each, lanes_where, pick_handler, wide};
 use crate::exec::module::LoadError;
 use crate::exec::number::f16::{BF16, F16, Half};
 use crate::exec::program::{Flow, Handler, Inst};
@@ -273,19 +273,14 @@ fn unordered<V: PartialOrd>(a: V, b: V) -> bool {
 /// Whether a relation found at run time holds.
 #[inline(always)]
 fn holds(code: u32, a: f32, b: f32) -> bool {
-    let outcome = if a < b {
-        LESS
-    } else if a == b {
-        EQUAL
-    } else if a > b {
-        GREATER
-    } else {
-        UNORDERED
-    };
-    code & outcome != 0
+    // Every relation by itself, without branches: loops over lanes become vector code.
+    let when = |holds: bool, outcome: u32| if holds { code & outcome } else { 0 };
+    let unordered = a.is_nan() | b.is_nan();
+    when(a < b, LESS) | when(a == b, EQUAL) | when(a > b, GREATER) | when(unordered, UNORDERED) != 0
 }
 
 /// Two halves a lane: a predicate for each, or a lane of two results.
+#[inline(always)]
 unsafe fn packed<H: Real<Value = f32> + FromBits>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
     // SAFETY: slots of the warp's file, lanes or predicates as the flags say.
     unsafe {
@@ -323,16 +318,19 @@ trait FromBits {
     fn from_bits16(bits: u16) -> Self;
 }
 impl FromBits for F16 {
+    #[inline(always)]
     fn from_bits16(bits: u16) -> F16 {
         F16(bits)
     }
 }
 impl FromBits for BF16 {
+    #[inline(always)]
     fn from_bits16(bits: u16) -> BF16 {
         BF16(bits)
     }
 }
 impl FromBits for FlushedHalf {
+    #[inline(always)]
     fn from_bits16(bits: u16) -> FlushedHalf {
         FlushedHalf(bits)
     }
@@ -361,9 +359,9 @@ fn comparison(d: &Decoder, i: &Instruction, ty: Type) -> Result<(Handler, u32), 
         (Type::F16, false) => real::<F16>(code),
         (Type::F16, true) => real::<FlushedHalf>(code),
         (Type::BF16, _) => real::<BF16>(code),
-        (Type::F16x2, false) => packed::<F16>,
-        (Type::F16x2, true) => packed::<FlushedHalf>,
-        (Type::BF16x2, _) => packed::<BF16>,
+        (Type::F16x2, false) => pick_handler!(packed::<F16>),
+        (Type::F16x2, true) => pick_handler!(packed::<FlushedHalf>),
+        (Type::BF16x2, _) => pick_handler!(packed::<BF16>),
         (ty, _) => return d.unsupported(format!("type {ty:?}")),
     };
     let is_packed = matches!(ty, Type::F16x2 | Type::BF16x2);

@@ -179,7 +179,7 @@ fn choose_magnitude<const MAX: bool, const NAN: bool>(a: f32, b: f32) -> f32 {
 }
 
 /// Eight numbers at a time between 16 bits and binary32.
-trait Chunks: Half {
+pub(super) trait Chunks: Half {
     /// Widens; `WIDE` where the processor's own conversion may be used.
     ///
     /// # Safety
@@ -259,6 +259,26 @@ unsafe fn body<H: Chunks, F, const ARITY: usize, const TWO: bool, const WIDE: bo
 where
     F: Fn(f32, f32, f32) -> f32 + Copy,
 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Mostly nothing is asked for, and the loop over all numbers is straight.
+        match i.aux & (FTZ | SAT | RELU) {
+            0 => body_with::<H, F, ARITY, TWO, WIDE>(w, i, mask, 0),
+            flags => body_with::<H, F, ARITY, TWO, WIDE>(w, i, mask, flags),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn body_with<H: Chunks, F, const ARITY: usize, const TWO: bool, const WIDE: bool>(
+    w: &mut Warp,
+    i: &Inst,
+    mask: u32,
+    flags: u32,
+) -> Flow
+where
+    F: Fn(f32, f32, f32) -> f32 + Copy,
+{
     // SAFETY: operands are slots of the warp's file; `F` was given to the constructor.
     unsafe {
         let f = conjure::<F>();
@@ -277,7 +297,7 @@ where
         for k in 0..if TWO { 8 } else { 4 } {
             let part = |x: &[u16; 64]| {
                 let mut bits: [u16; 8] = each(|l| x[8 * k + l]);
-                if i.aux & FTZ != 0 {
+                if flags & FTZ != 0 {
                     bits = each(|l| H::from_bits(bits[l]).flushed().bits());
                 }
                 H::widen::<WIDE>(bits)
@@ -286,14 +306,14 @@ where
             let b = if ARITY > 1 { part(&b) } else { a };
             let c = if ARITY > 2 { part(&c) } else { a };
             let mut values: [f32; 8] = each(|l| canonical(f(a[l], b[l], c[l])));
-            if i.aux & SAT != 0 {
+            if flags & SAT != 0 {
                 values = each(|l| saturate(values[l]));
             }
-            if i.aux & RELU != 0 {
+            if flags & RELU != 0 {
                 values = each(|l| if values[l] <= 0.0 { 0.0 } else { values[l] });
             }
             let mut bits = H::narrow::<WIDE>(values);
-            if i.aux & FTZ != 0 {
+            if flags & FTZ != 0 {
                 bits = each(|l| H::from_bits(bits[l]).flushed().bits());
             }
             out[8 * k..8 * k + 8].copy_from_slice(&bits);

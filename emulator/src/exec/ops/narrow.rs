@@ -1,10 +1,11 @@
 //! `cvt` to and from formats below binary32 with saturation of their own, packed ones, and `cvt.pack`.
 
 use super::convert::round_to;
-use super::float::{flush, rounding};
+use super::float::{canonical, flush, rounding};
+use super::half::Chunks;
 use super::{has, operands};
 use crate::exec::decode::Decoder;
-use crate::exec::lanes::{Lane, alu1, alu2, each};
+use crate::exec::lanes::{Lane, alu1, each, wide};
 use crate::exec::module::LoadError;
 use crate::exec::number::exact::{self, Exact, Format, Round};
 use crate::exec::number::f16::{BF16, F16, Half};
@@ -179,8 +180,8 @@ fn pair(d: &mut Decoder, i: &Instruction, format: Format) -> Result<Inst, LoadEr
     );
     let plain = aux & !(0xf << FORMAT) == 0;
     let run: Handler = match (plain, format) {
-        (true, exact::F16) => alu2(both_rounded::<F16>),
-        (true, exact::BF16) => alu2(both_rounded::<BF16>),
+        (true, exact::F16) => pick_rounded::<F16>(),
+        (true, exact::BF16) => pick_rounded::<BF16>(),
         _ if eight_bits => two::<8>,
         _ => two::<16>,
     };
@@ -195,8 +196,39 @@ fn pair(d: &mut Decoder, i: &Instruction, format: Format) -> Result<Inst, LoadEr
 
 /// Two numbers rounded to nearest, side by side.
 #[inline(always)]
-fn both_rounded<H: Half>(a: f32, b: f32) -> u32 {
-    u32::from(H::from_f32(a).bits()) << 16 | u32::from(H::from_f32(b).bits())
+unsafe fn both_rounded<H: Chunks, const WIDE: bool>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+    // SAFETY: operands are 32-bit slots of the warp's file; the wide build is the caller's promise.
+    unsafe {
+        let (a, b) = (f32::load(w.slot(i.a)), f32::load(w.slot(i.b)));
+        let rounded =
+            |x: &[f32; 32], k: usize| H::narrow::<WIDE>(each(|l| canonical(x[8 * k + l])));
+        let mut out = [0; 32];
+        for k in 0..4 {
+            let (upper, lower) = (rounded(&a, k), rounded(&b, k));
+            let both: [u32; 8] = each(|l| u32::from(upper[l]) << 16 | u32::from(lower[l]));
+            out[8 * k..8 * k + 8].copy_from_slice(&both);
+        }
+        u32::store(w.slot(i.d), out, mask);
+    }
+    Flow::Next
+}
+
+fn pick_rounded<H: Chunks>() -> Handler {
+    unsafe fn base<H: Chunks>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+        // SAFETY: the handler's own contract.
+        unsafe { both_rounded::<H, false>(w, i, mask) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+    unsafe fn fast<H: Chunks>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {
+        // SAFETY: the handler's own contract; picked only where the features exist.
+        unsafe { both_rounded::<H, true>(w, i, mask) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if wide() {
+        return fast::<H>;
+    }
+    base::<H>
 }
 
 unsafe fn two<const WIDTH: u32>(w: &mut Warp, i: &Inst, mask: u32) -> Flow {

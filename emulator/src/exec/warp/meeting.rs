@@ -113,10 +113,7 @@ impl Warp {
             );
         }
         // It did not issue after all: it will when the lanes are together.
-        // SAFETY: counts are as long as the program.
-        let count = unsafe { &mut *self.counts.add(self.pc as usize) };
-        count.issued -= 1;
-        count.lanes -= u64::from(mask.count_ones());
+        self.issues(self.pc).take_back(mask);
         let fragment = self.take_current(State::Lanes(members));
         self.others.push(fragment);
         self.release_syncwarps();
@@ -143,10 +140,8 @@ impl Warp {
                 && is_sync(f)
                 && members & !here & !gone == 0
             {
-                // SAFETY: counts are as long as the program.
-                let count = unsafe { &mut *self.counts.add(f.pc as usize) };
-                count.issued += 1;
-                count.lanes += u64::from(f.lanes.count_ones());
+                // SAFETY: the books are as long as the program.
+                unsafe { (*self.books.issues.add(f.pc as usize)).count(f.lanes) };
                 f.state = State::Ready;
                 f.pc += 1;
             }

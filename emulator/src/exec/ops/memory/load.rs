@@ -55,7 +55,7 @@ pub fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     slots.extend(i.used_bytes);
     let extra = d.extras(slots);
     let partly = if i.used_bytes.is_some() { PARTLY } else { 0 };
-    let [anywhere, named] = match (ty, target_wide) {
+    let [anywhere, uniform] = match (ty, target_wide) {
         (Type::B128, _) => return whole::load(d, i, &form),
         (Type::S8, false) => load_handlers::<i8, 1, false>(n),
         (Type::S8, true) => load_handlers::<i8, 1, true>(n),
@@ -72,13 +72,14 @@ pub fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
             _ => load_handlers::<u64, 8, true>(n),
         },
     };
-    let by_name = matches!(i.operands[1], Operand::Address(AddressBase::Symbol(_), _))
-        && match decode_space(form.aux) {
-            Some(Space::Param) => true,
-            Some(Space::Shared) => form.aux & (ACQUIRE | STRONG) == 0,
-            _ => false,
-        };
-    let run = if by_name { named } else { anywhere };
+    let by_name = matches!(i.operands[1], Operand::Address(AddressBase::Symbol(_), _));
+    let alike = match decode_space(form.aux) {
+        // A structure's members are mostly reached through a register that holds where it begins.
+        Some(Space::Param) => true,
+        Some(Space::Shared) => by_name && form.aux & (ACQUIRE | STRONG) == 0,
+        _ => false,
+    };
+    let run = if alike { uniform } else { anywhere };
     Ok(Inst {
         d: first,
         a: form.address.slot,
@@ -89,7 +90,8 @@ pub fn load(d: &mut Decoder, i: &Instruction) -> Result<Inst, LoadError> {
     })
 }
 
-/// The handlers of a form: of loads from anywhere, and of loads of parameters and of shared variables by name.
+/// The handlers of a form: of loads from anywhere, and of loads of parameters and of shared variables by name, mostly of
+/// one place for all lanes.
 type Handlers = [Handler; 2];
 
 fn load_handlers<E: Element, const SIZE: usize, const WIDE: bool>(n: usize) -> Handlers {
@@ -106,33 +108,33 @@ fn pick<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>() -> Ha
     if wide() {
         return [
             load_fast::<E, SIZE, N, WIDE>,
-            load_named_fast::<E, SIZE, N, WIDE>,
+            load_uniform_fast::<E, SIZE, N, WIDE>,
         ];
     }
     [
         load_plain::<E, SIZE, N, WIDE>,
-        load_named_plain::<E, SIZE, N, WIDE>,
+        load_uniform_plain::<E, SIZE, N, WIDE>,
     ]
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn load_named_fast<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+unsafe fn load_uniform_fast<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
     w: &mut Warp,
     i: &Inst,
     mask: u32,
 ) -> Flow {
     // SAFETY: the handler's own contract; picked only where the features exist.
-    unsafe { do_load_named::<E, SIZE, N, WIDE, true>(w, i, mask) }
+    unsafe { do_load_uniform::<E, SIZE, N, WIDE, true>(w, i, mask) }
 }
 
-unsafe fn load_named_plain<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
+unsafe fn load_uniform_plain<E: Element, const SIZE: usize, const N: usize, const WIDE: bool>(
     w: &mut Warp,
     i: &Inst,
     mask: u32,
 ) -> Flow {
     // SAFETY: the handler's own contract.
-    unsafe { do_load_named::<E, SIZE, N, WIDE, false>(w, i, mask) }
+    unsafe { do_load_uniform::<E, SIZE, N, WIDE, false>(w, i, mask) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -369,9 +371,9 @@ unsafe fn put<E: Element, const WIDE: bool>(slot: *mut u8, lane: usize, value: E
     }
 }
 
-/// A load of a kernel's parameter or a shared variable that is named: the same in all lanes.
+/// A load of a kernel's parameter, or of a shared variable that is named, from one address for all lanes.
 #[inline(always)]
-unsafe fn do_load_named<
+unsafe fn do_load_uniform<
     E: Element,
     const SIZE: usize,
     const N: usize,
@@ -385,11 +387,18 @@ unsafe fn do_load_named<
     // SAFETY: the address is a constant's slot, of lanes as wide as the code says; the block is alive.
     let (offset, (start, len)) = unsafe {
         let slot = w.slot(i.a);
-        let offset = if i.aux & space_code::NARROW != 0 {
-            u64::from(slot.cast::<u32>().read())
+        let (offset, differing) = if i.aux & space_code::NARROW != 0 {
+            let lanes = &*slot.cast::<[u32; 32]>();
+            let differing = lanes.iter().fold(0, |all, lane| all | (lane ^ lanes[0]));
+            (u64::from(lanes[0]), u64::from(differing))
         } else {
-            slot.cast::<u64>().read()
+            let lanes = &*slot.cast::<[u64; 32]>();
+            let differing = lanes.iter().fold(0, |all, lane| all | (lane ^ lanes[0]));
+            (lanes[0], differing)
         };
+        if differing != 0 {
+            return do_load::<E, SIZE, N, WIDE, FAST>(w, i, mask);
+        }
         let memory = if i.aux & space_code::MASK == space_code::PARAM {
             let params = &w.launch().params;
             (params.as_ptr(), params.len())

@@ -34,10 +34,14 @@ pub unsafe fn sum<
         if WIDE
             && C::SINGLE
             && apart
-            && halved()
             && let (Ok(c), Ok(d)) = (c.try_into(), d.try_into())
         {
-            if by_fours::<K, ROW, STEP>(a, b, c, d) {
+            let odd = if halved() {
+                by_fours::<K, ROW, STEP>(a, b, c, d)
+            } else {
+                straight::<K, ROW, STEP, 0>(a, b, c, d) | straight::<K, ROW, STEP, 1>(a, b, c, d)
+            };
+            if odd {
                 for slot in d {
                     let sums = slot.cast::<[f32; 32]>();
                     sums.write(each(|l| canonical((*sums)[l])));
@@ -107,12 +111,53 @@ unsafe fn by_eights<const K: usize, const ROW: usize, const STEP: usize, const W
     sums.iter().flat_map(|row| row.0).any(f32::is_nan)
 }
 
-/// [`by_eights`] for all 16 rows, from registers of C straight to those of D, by vectors of four, of which two share
-/// what is broadcast to them: where a vector of eight is two of four anyhow, it is fewer instructions.
+/// [`by_eights`] for the rows from `8 * HALF` on, from registers of C straight to those of D. A function of its own, lest
+/// the compiler put sums by until those of all rows are there, to look for NaNs among them.
 ///
 /// # Safety
 /// As for [`sum`]; `c` and `d` are four registers each, of which none of D is another one of C; the processor is one of
 /// the wide build.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(never)]
+unsafe fn straight<const K: usize, const ROW: usize, const STEP: usize, const HALF: usize>(
+    a: *const f32,
+    b: *const f32,
+    c: &[*mut u8; 4],
+    d: &[*mut u8; 4],
+) -> bool {
+    use std::arch::x86_64::*;
+    let a = a.wrapping_add(8 * HALF * ROW);
+    // Even columns are in one register, odd ones in the next.
+    let registers = |slots: &[*mut u8; 4]| [0, 1].map(|odd| slots[2 * HALF + odd].cast::<f32>());
+    let ([c_even, c_odd], [d_even, d_odd]) = (registers(c), registers(d));
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut s: [__m256; 8] =
+            each(|r| _mm256_loadu2_m128(c_odd.add(4 * r).cast_const(), c_even.add(4 * r)));
+        for k in 0..K {
+            let row = _mm256_load_ps(b.add(8 * k));
+            for r in 0..8 {
+                let factor = _mm256_broadcast_ss(&*a.add(r * ROW + k * STEP));
+                s[r] = _mm256_fmadd_ps(factor, row, s[r]);
+            }
+        }
+        let mut odd = _mm256_setzero_ps();
+        for r in 0..8 {
+            _mm256_storeu2_m128(d_odd.add(4 * r), d_even.add(4 * r), s[r]);
+            if r % 2 == 0 {
+                odd = _mm256_or_ps(odd, _mm256_cmp_ps::<_CMP_UNORD_Q>(s[r], s[r + 1]));
+            }
+        }
+        _mm256_movemask_ps(odd) != 0
+    }
+}
+
+/// The same for all 16 rows by vectors of four, of which two share what is broadcast to them: where a vector of eight is
+/// two of four anyhow, it is fewer instructions.
+///
+/// # Safety
+/// As for [`straight`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
