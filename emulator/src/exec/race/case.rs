@@ -166,7 +166,7 @@ impl<'c> Case<'c> {
             (self.words.at(word / 4), word % 4)
         };
         let select_cells = if fine { select } else { 1 << first };
-        let noted = self.reads && self.near;
+        let noted = self.reads && self.near && !cells.mixes(&self.side, select_cells);
         if (noted || !self.reads) && cells.plainly_sound::<WRITES>(&self.side, lane, select_cells) {
             if noted {
                 cells.read_plainly(&self.side, lane, select_cells);
@@ -187,13 +187,13 @@ impl<'c> Case<'c> {
                 cell.read(&self.side, lane, self.first, known);
             }
         }
-        if self.reads && !self.near {
+        if self.reads && !noted {
             self.note_far(lane, word, select);
         }
         None
     }
 
-    /// Notes a read by a warp of another block.
+    /// Notes a read that the word's cell has no room for: by a warp of another block, or atomic where others are not.
     fn note_far(&mut self, lane: usize, word: usize, bytes: u32) {
         self.word(word).set(FAR);
         let list = self.shadow.far.entry(word).or_default();
@@ -303,6 +303,9 @@ impl Case<'_> {
         deed: &Deed,
     ) -> Option<Conflict> {
         let side = self.side;
+        if !WRITES && side.strong {
+            return self.read_strongly(deed);
+        }
         if NATURAL == 16 && self.hold_chunks::<WRITES>(deed) {
             return None;
         }
@@ -346,7 +349,7 @@ impl Case<'_> {
     /// Reads of words, or writes of a word of its own by each lane: each lane's can be noted at once.
     #[inline(always)]
     fn run_words<const WRITES: bool>(&mut self, side: &Side, deed: &Deed) -> Option<Conflict> {
-        // Reads by other blocks stand in a list.
+        // Some reads stand in a list.
         let may_glance = !WRITES || self.shadow.far.is_empty();
         let glance = Glance::new(side);
         for lane in bits(deed.mask) {
@@ -365,6 +368,26 @@ impl Case<'_> {
             }
         }
         None
+    }
+
+    /// Atomic reads, or such that threads agree to share the place. They are noted where they can be told from others.
+    #[inline(never)]
+    fn read_strongly(&mut self, deed: &Deed) -> Option<Conflict> {
+        self.spread(deed);
+        bits(deed.mask).find_map(|lane| {
+            let mut pieces = Pieces::of(deed, lane);
+            while let Some(Piece { at, select, fine }) = pieces.next::<0>() {
+                let found = if fine {
+                    self.check_bytes::<false>(lane, at, select)
+                } else {
+                    self.check_words::<false>(lane, at, select)
+                };
+                if found.is_some() {
+                    return found;
+                }
+            }
+            None
+        })
     }
 
     /// Reads of bytes or halves of words.

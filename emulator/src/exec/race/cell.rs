@@ -48,7 +48,7 @@ pub(super) const STRONG_READ: u32 = 1 << 23;
 pub(super) const STRONG_WRITE: u32 = 1 << 24;
 /// The word's bytes have cells of their own, which count instead of this one.
 pub const SPLIT: u32 = 1 << 25;
-/// Warps of other blocks have read since: they are in a list.
+/// There are reads since the last write that are in a list.
 pub const FAR: u32 = 1 << 26;
 /// Of all that is not known to everybody, one lane did everything, at one tick, to some bytes of the word.
 pub const OWNED: u32 = 1 << 27;
@@ -179,7 +179,7 @@ impl Cell {
     /// Whether nothing is known of it that is not known to everybody.
     #[inline(always)]
     pub fn is_settled(&self, side: &Side) -> bool {
-        // What is split is later than any tick; of other blocks' reads the cell does not know.
+        // What is split is later than any tick; of listed reads the cell does not know.
         (self.write_tick <= side.settled) & (self.read_tick <= side.settled) & !self.has(FAR)
     }
 
@@ -270,8 +270,16 @@ impl Cell {
         } else {
             // Later than what is known of anybody, the reads of others are certain not to be ordered.
             let certain = self.read_tick > side.most;
-            !self.has(SPLIT) && (!late || (alone || certain) && !self.has(OWNED))
+            let plain = (alone || certain) && !self.has(OWNED) && !self.mixes(side);
+            !self.has(SPLIT) && (!late || plain)
         }
+    }
+
+    /// Whether there are reads, not known to everybody, that are atomic where the access is not, or the other way round.
+    /// Of its reads a cell knows whether all were atomic, and not which.
+    #[inline(always)]
+    pub fn mixes(&self, side: &Side) -> bool {
+        self.read_tick > side.settled && self.has(STRONG_READ) != side.strong
     }
 
     /// Notes a read, where [`Cell::plainly_sound`] said so.
@@ -393,6 +401,11 @@ impl Quad {
     #[inline(always)]
     pub fn plainly_sound<const WRITES: bool>(&self, side: &Side, lane: usize, select: u32) -> bool {
         bits(select).all(|k| self.0[k].plainly_sound::<WRITES>(side, lane))
+    }
+
+    /// [`Cell::mixes`] for any of the cells of `select`.
+    pub fn mixes(&self, side: &Side, select: u32) -> bool {
+        bits(select).any(|k| self.0[k].mixes(side))
     }
 
     /// [`Cell::read_plainly`] for the cells of `select`.

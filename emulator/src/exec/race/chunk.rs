@@ -13,7 +13,7 @@ impl Case<'_> {
     /// takes the words to do so, and nothing was noted.
     #[inline(always)]
     pub(super) fn hold_chunks<const WRITES: bool>(&mut self, deed: &Deed) -> bool {
-        // Reads of and by other blocks stand in a list, by word.
+        // Reads of other blocks, and some by them, stand in a list, by word.
         if !self.near || !self.shadow.far.is_empty() {
             return false;
         }

@@ -40,22 +40,6 @@ impl History {
         })
     }
 
-    /// Whether what was found may be no race: an atomic against a read that agreed to share the place, in a cell of
-    /// which another warp's plain read, ordered before the atomic, is remembered too. A cell knows of its reads whether
-    /// all of them agreed, and not whose.
-    fn excuses(&self, found: &Conflict, deed: &Deed) -> bool {
-        let reads = |strong: bool| {
-            self.0.iter().any(move |past| {
-                let other = strong == (past.warp == found.other.warp);
-                past.byte as usize == found.address
-                    && !past.writes
-                    && past.strong == strong
-                    && other
-            })
-        };
-        deed.strong && deed.writes && !found.other.wrote && reads(true) && reads(false)
-    }
-
     /// Of several lanes that write a byte in one instruction the last counts, and so it does of atomics in a row.
     fn note(&mut self, order: &Order, warp: usize, deed: &Deed) {
         let before = self.0.len();
@@ -167,7 +151,7 @@ fn held(
 /// Whole instructions at a glance, lanes word by word, and the history itself find the same.
 #[test]
 fn what_is_found_is_what_happened() {
-    let (mut races, mut excused, mut rows) = (0, 0, 0);
+    let (mut races, mut rows) = (0, 0);
     for seed in 0..3000 {
         let mut random = Random(Xoshiro256PlusPlus::seed_from_u64(seed));
         let mut order = Order::new(1, WARPS);
@@ -198,7 +182,7 @@ fn what_is_found_is_what_happened() {
                 1 << random.below(5)
             };
             let addresses = random.addresses(size);
-            let strong = seed % 2 == 0 && random.below(8) == 0;
+            let strong = seed % 2 == 0 && random.below(if seed % 4 == 0 { 8 } else { 2 }) == 0;
             let deed = Deed {
                 mask: if mostly(&mut random) {
                     u32::MAX
@@ -227,10 +211,6 @@ fn what_is_found_is_what_happened() {
             let racing = history.racing(&order, warp, &deed);
             let case = || format!("seed {seed}, step {step}, warp {warp}: {deed:?}");
             assert_eq!(found, plainly, "{}", case());
-            if found.is_some_and(|c| history.excuses(&c, &deed)) {
-                excused += 1;
-                break;
-            }
             assert_eq!(found.map(|c| c.lane), racing, "{}", case());
             if found.is_some() {
                 races += 1;
@@ -241,5 +221,4 @@ fn what_is_found_is_what_happened() {
     }
     assert!(races > 1000, "{races} races were met");
     assert!(rows > 1000, "{rows} instructions went by rows");
-    assert!(excused < races / 100, "{excused} of {races} were none");
 }

@@ -36,7 +36,6 @@ impl Glance {
     #[inline(always)]
     pub fn new(side: &Side) -> Glance {
         let writing = side.writer(0) | ALL_WRITTEN | if side.strong { STRONG_WRITE } else { 0 };
-        let reading = ALL_READ | if side.strong { STRONG_READ } else { 0 };
         let all = side.own.min(side.others);
         let tick = side.tick;
         Glance {
@@ -46,7 +45,8 @@ impl Glance {
             all: Four::new([all, all, MOST, MOST]),
             written: Four::new([tick, 0, writing, 0]),
             kept: Four::new([u32::MAX, 0, !(READ_LANE | STRONG_READ), 0]),
-            read: Four::new([0, tick, reading, side.bit]),
+            // Atomic reads are not noted at a glance.
+            read: Four::new([0, tick, ALL_READ, side.bit]),
             now: Four::new([MOST, tick, MOST, MOST]),
         }
     }

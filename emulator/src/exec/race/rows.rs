@@ -46,7 +46,7 @@ impl SharedRaces {
         })
     }
 
-    /// The cells of rows, if they are there. Reads of and by other blocks stand in a list, by word.
+    /// The cells of rows, if they are there, and nothing is in the list.
     #[inline(always)]
     fn rows_cells(&self) -> Option<*mut u8> {
         self.chunks.first().filter(|_| self.far.is_empty())

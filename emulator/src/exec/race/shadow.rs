@@ -7,7 +7,7 @@ use crate::exec::shared::AlignedBytes;
 use std::collections::HashMap;
 use std::marker::PhantomData;
 
-/// A read by a warp of another block of the cluster.
+/// A read that no cell has room for: by a warp of another block of the cluster, or atomic where others are not.
 #[derive(Debug, Clone, Copy)]
 pub struct FarRead {
     /// The warp, by its number in the cluster.
@@ -36,7 +36,7 @@ pub struct SharedRaces {
     /// The bytes of words that are split, a cell each, where the words say; and those of words that are no longer.
     parts: Vec<Quad>,
     free: Vec<u32>,
-    /// Reads by other blocks' warps since the last write, by word, where those are marked so.
+    /// Reads since the last write that no cell has room for, by word, where those are marked so.
     pub(super) far: HashMap<usize, Vec<FarRead>>,
     len: usize,
     /// Added to the order's ticks, which begin anew with each block.
@@ -273,7 +273,7 @@ impl SharedRaces {
         *cell = Cell::default();
     }
 
-    /// Bytes of a word are written: other blocks' reads of them are past.
+    /// Bytes of a word are written: the listed reads of them are past.
     #[cold]
     pub fn forget_far(&mut self, word: usize, bytes: u32) {
         if let Some(list) = self.far.get_mut(&word) {
