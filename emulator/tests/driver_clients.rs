@@ -103,8 +103,9 @@ fn a_program_against_the_driver_api() {
     );
 }
 
-/// Runs a script of `tests/clients` in the Python named by `PTX_EMULATOR_PYTHON`, with what `requirements.txt` there
-/// lists; `None`, and a line that says so, where none is named.
+/// Runs a script of `tests/clients` in the Python that `PTX_EMULATOR_PYTHON` names, as `cargo xtask test` does, with the
+/// packages in the folder `PTX_EMULATOR_PYTHON_PACKAGES`, or its own; `None`, and a line that says so, where none is
+/// named.
 fn python(script: &str) -> Option<(String, String)> {
     let Some(python) = std::env::var_os("PTX_EMULATOR_PYTHON") else {
         eprintln!("{script} not run: PTX_EMULATOR_PYTHON names no Python with NVIDIA's packages");
@@ -113,7 +114,11 @@ fn python(script: &str) -> Option<(String, String)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/clients")
         .join(script);
-    let done = Command::new(python)
+    let mut command = Command::new(python);
+    if let Some(packages) = std::env::var_os("PTX_EMULATOR_PYTHON_PACKAGES") {
+        command.env("PYTHONPATH", packages);
+    }
+    let done = command
         .arg(path)
         .env("LD_LIBRARY_PATH", profile_folder().join("emulated"))
         .output()

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::setup::Python;
+
 /// Portable PTX, which the emulator executes and any newer GPU's driver can compile
 /// from, and machine code for the two architectures that it counts by.
 const EMULATED_ARCHS: &str = "80,90";
@@ -47,9 +49,18 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Every test of the workspace.
-pub fn test(root: &Path, args: &[OsString]) -> Result<()> {
-    run(command(root).args(["test", "--workspace"]).args(args))
+/// Every test of the workspace; those of the emulator's Python clients in `python`, unless the user has named one.
+pub fn test(root: &Path, args: &[OsString], python: Option<&Python>) -> Result<()> {
+    const PYTHON: &str = "PTX_EMULATOR_PYTHON";
+    let mut command = command(root);
+    if let Some(python) = python
+        && env::var_os(PYTHON).is_none()
+    {
+        command
+            .env(PYTHON, &python.program)
+            .env("PTX_EMULATOR_PYTHON_PACKAGES", &python.packages);
+    }
+    run(command.args(["test", "--workspace"]).args(args))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ struct Cli {
 enum Task {
     /// Fetch nvcc and libclang into .toolchain/, unless they are there
     Setup,
-    /// Set up, then run every test of the workspace
+    /// Set up, fetch NVIDIA's Python packages, then run every test of the workspace
     Test {
         /// Passed on to `cargo test --workspace`
         args: Vec<OsString>,
@@ -90,7 +90,8 @@ fn run(task: Task) -> Result<()> {
         Task::Setup => setup::toolchain(&root),
         Task::Test { args } => {
             setup::toolchain(&root)?;
-            cargo::test(&root, &args)
+            let python = setup::clients(&root)?;
+            cargo::test(&root, &args, python.as_ref())
         }
         Task::Demo { args } => {
             setup::toolchain(&root)?;

@@ -50,6 +50,34 @@ pub fn toolchain(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A Python interpreter, and the folder that it finds packages in.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Python {
+    /// The interpreter.
+    pub program: PathBuf,
+    /// The packages.
+    pub packages: PathBuf,
+}
+
+/// Makes sure of the Python that the emulator's clients are tested with; `None`, and a line that says so, where the
+/// packages cannot be had for the Python of this machine.
+pub fn clients(root: &Path) -> Result<Option<Python>> {
+    let pins = pins::section("clients")?;
+    let folder = root.join(FOLDER);
+    let python = Python {
+        program: folder.join("python/bin/python3"),
+        packages: folder.join(&pins.name),
+    };
+    if !PINNED_HERE {
+        return Ok(None);
+    }
+    if let Err(error) = fetch(root, vec![pins]) {
+        eprintln!("setup: the emulator's Python clients will not be tested: {error:#}");
+        return Ok(None);
+    }
+    Ok(Some(python))
+}
+
 /// Makes sure of the demo's model and says where its file lies.
 pub fn model(root: &Path) -> Result<PathBuf> {
     let pins = pins::section("model")?;
