@@ -147,7 +147,7 @@ impl Counters {
     }
 
     /// The program's instructions in order: how often each was issued, and what it did to memory.
-    pub fn instructions(&self) -> impl Iterator<Item = (&IssueCounts, &MemoryCounts)> {
+    pub fn instructions(&self) -> impl DoubleEndedIterator<Item = (&IssueCounts, &MemoryCounts)> {
         self.issues.iter().zip(&self.memory)
     }
 

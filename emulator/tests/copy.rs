@@ -415,8 +415,8 @@ fn copies_count_as_global_reads_and_shared_writes() {
     let done = try_lanes(&body, &data, 0, &Setup::default()).expect("it runs");
     let counts = done
         .counters
-        .instructions
-        .iter()
+        .instructions()
+        .map(|(_, memory)| memory)
         .find(|c| c.global.bytes == 512)
         .expect("the copy is counted");
     assert_eq!(

@@ -451,7 +451,7 @@ impl Resident {
                 };
                 let absent = members & !fragment.lanes;
                 let opcode = &warp.program().info[fragment.pc as usize].opcode;
-                let check = if opcode.starts_with("bar") && opcode != "bar.warp.sync" {
+                let check = if opcode.starts_with("bar") && **opcode != *"bar.warp.sync" {
                     Check::Barrier
                 } else {
                     Check::WarpSync

@@ -14,6 +14,7 @@ use super::program::{FunctionInfo, Inst, InstInfo, Pipe, Program, SLOT, SpecialS
 use super::watch::Watch;
 use crate::ptx::ast::{self, AddressBase, Body, Linkage, Operand, Space, Type};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Slot that destinations thrown away are written to (two slots wide).
 const SINK: u32 = 0;
@@ -96,7 +97,7 @@ pub fn kernel(
         max_threads: directive("maxntid").or_else(|| directive("reqntid")),
         required_threads: directive("reqntid"),
         cluster: directive("reqnctapercluster").unwrap_or([1, 1, 1]),
-        program: std::sync::Arc::new(program),
+        program: Arc::new(program),
     })
 }
 
@@ -197,7 +198,9 @@ pub struct Decoder<'m> {
     places: HashMap<&'m str, Place>,
     base_pc: u32,
     line: u32,
-    spelled: String,
+    spelled: Arc<str>,
+    /// All spelled so far, by where their words are.
+    spellings: HashMap<*const String, Arc<str>>,
 }
 
 const NO_BODY: &Body = &Body {
@@ -240,7 +243,8 @@ impl<'m> Decoder<'m> {
             places: HashMap::new(),
             base_pc: 0,
             line: 0,
-            spelled: String::new(),
+            spelled: "".into(),
+            spellings: HashMap::new(),
         };
         decoder.constants.insert((u64::from(u32::MAX), false), TRUE);
         decoder
@@ -494,6 +498,13 @@ impl<'m> Decoder<'m> {
         }
     }
 
+    fn spell(&mut self, opcode: &[String]) -> Arc<str> {
+        // Instructions of the same opcode have the same words: see the parser.
+        let made = || opcode.join(".").into();
+        let spelled = self.spellings.entry(opcode.as_ptr());
+        spelled.or_insert_with(made).clone()
+    }
+
     fn decode_body(&mut self, index: usize, function: &'m ast::Function) -> Result<(), LoadError> {
         self.function = index as u32;
         self.body = function.body.as_ref().unwrap_or(NO_BODY);
@@ -501,7 +512,7 @@ impl<'m> Decoder<'m> {
         for (at, instruction) in self.body.instructions.iter().enumerate() {
             self.at = at;
             self.line = instruction.line;
-            self.spelled = instruction.opcode.join(".");
+            self.spelled = self.spell(&instruction.opcode);
             let mut inst = ops::decode(self, instruction)?;
             if let Some(guard) = instruction.guard {
                 inst.guard = self.slots[guard.reg.0 as usize];

@@ -111,15 +111,10 @@ impl Module {
             });
         }
         let globals = super::symbols::place_globals(module, space, ordinal)?;
-        let mut kernels = BTreeMap::new();
-        for function in module
-            .functions
-            .iter()
-            .filter(|f| f.is_entry && f.body.is_some())
-        {
-            let kernel = super::decode::kernel(module, function, &globals)?;
-            kernels.insert(kernel.name.clone(), Arc::new(kernel));
-        }
+        let kernels = decode_all(module, &globals)
+            .into_iter()
+            .map(|kernel| kernel.map(|kernel| (kernel.name.clone(), Arc::new(kernel))))
+            .collect::<Result<_, _>>()?;
         Ok(Module { kernels, globals })
     }
 
@@ -130,6 +125,38 @@ impl Module {
             let _ = space.free(global.allocation.address);
         }
     }
+}
+
+/// Decodes every kernel, in the module's order, on as many threads as there are cores.
+fn decode_all(
+    module: &ast::Module,
+    globals: &BTreeMap<String, GlobalVariable>,
+) -> Vec<Result<Kernel, LoadError>> {
+    let entries: Vec<_> = (module.functions.iter())
+        .filter(|f| f.is_entry && f.body.is_some())
+        .collect();
+    let decode = |entry: &&ast::Function| super::decode::kernel(module, entry, globals);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores.min(entries.len());
+    if threads < 2 {
+        return entries.iter().map(decode).collect();
+    }
+    // Dealt out in turn: neighbours are often of a size.
+    let mut decoded: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|first| {
+                let dealt = entries.iter().enumerate().skip(first).step_by(threads);
+                scope.spawn(move || dealt.map(|(k, e)| (k, decode(e))).collect::<Vec<_>>())
+            })
+            .collect();
+        let join = |w: std::thread::ScopedJoinHandle<_>| {
+            w.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        workers.into_iter().flat_map(join).collect()
+    });
+    decoded.sort_unstable_by_key(|(k, _)| *k);
+    decoded.into_iter().map(|(_, kernel)| kernel).collect()
 }
 
 /// Device memory owned by `ordinal`.

@@ -2,6 +2,7 @@
 
 use super::warp::Warp;
 use crate::ptx::ast::SourceLoc;
+use std::sync::Arc;
 
 /// Bytes of a register slot: 32 lanes of 32 bits. A 64-bit register takes two.
 pub const SLOT: u32 = 128;
@@ -70,7 +71,7 @@ pub enum Pipe {
 #[derive(Debug, Clone, PartialEq)]
 pub struct InstInfo {
     /// Opcode with modifiers.
-    pub opcode: String,
+    pub opcode: Arc<str>,
     /// The operands as text, for reports.
     pub text: String,
     /// Line in the PTX text.

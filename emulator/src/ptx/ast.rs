@@ -2,6 +2,7 @@
 //! symbols, nested scopes flattened, nothing interpreted yet.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A parsed PTX module.
 #[derive(Debug, Clone, PartialEq)]
@@ -257,8 +258,8 @@ pub struct Instruction {
     /// `@%p` or `@!%p`.
     pub guard: Option<Guard>,
     /// Opcode and modifiers split at the dots, e.g. `["ld", "global", "v4", "u32"]`; `::` stays inside
-    /// its part (`"shared::cta"`, `"L2::128B"`).
-    pub opcode: Vec<String>,
+    /// its part (`"shared::cta"`, `"L2::128B"`). Instructions that spell it alike have it together.
+    pub opcode: Arc<[String]>,
     /// Operands in order.
     pub operands: Vec<Operand>,
     /// Line in the PTX text, from 1.

@@ -59,18 +59,41 @@ fn clip(text: &str) -> &str {
     }
 }
 
-/// Every operator and bracket, longer ones first.
-const PUNCTUATION: [&str; 31] = [
-    "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "{", "}", "[", "]", "(", ")", ",", ";", ":",
-    "+", "-", "*", "/", "%", "<", ">", "=", "!", "~", "&", "|", "^", "?",
-];
-
-/// The longest operator that starts with `first` (and `second`).
+/// The longest operator or bracket that starts with `first` (and `second`).
 fn punctuation(first: u8, second: u8) -> Option<&'static str> {
-    // A table by first byte would be quicker still; this is a handful of compares.
-    PUNCTUATION.into_iter().find(|p| {
-        let p = p.as_bytes();
-        p[0] == first && (p.len() == 1 || p[1] == second)
+    Some(match (first, second) {
+        (b'<', b'<') => "<<",
+        (b'>', b'>') => ">>",
+        (b'<', b'=') => "<=",
+        (b'>', b'=') => ">=",
+        (b'=', b'=') => "==",
+        (b'!', b'=') => "!=",
+        (b'&', b'&') => "&&",
+        (b'|', b'|') => "||",
+        (b'{', _) => "{",
+        (b'}', _) => "}",
+        (b'[', _) => "[",
+        (b']', _) => "]",
+        (b'(', _) => "(",
+        (b')', _) => ")",
+        (b',', _) => ",",
+        (b';', _) => ";",
+        (b':', _) => ":",
+        (b'+', _) => "+",
+        (b'-', _) => "-",
+        (b'*', _) => "*",
+        (b'/', _) => "/",
+        (b'%', _) => "%",
+        (b'<', _) => "<",
+        (b'>', _) => ">",
+        (b'=', _) => "=",
+        (b'!', _) => "!",
+        (b'~', _) => "~",
+        (b'&', _) => "&",
+        (b'|', _) => "|",
+        (b'^', _) => "^",
+        (b'?', _) => "?",
+        _ => return None,
     })
 }
 
@@ -79,7 +102,18 @@ fn is_word_start(b: u8) -> bool {
 }
 
 fn is_word(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b == b'_' || b == b'$'
+    /// By byte: most of a text is words.
+    const WORD: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut b = 0;
+        while b < 256 {
+            let byte = b as u8;
+            table[b] = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$';
+            b += 1;
+        }
+        table
+    };
+    WORD[b as usize]
 }
 
 /// Yields the tokens of a text one by one.
@@ -109,6 +143,11 @@ impl<'a> Lexer<'a> {
         let before = &self.text[..offset];
         let line_start = before.rfind('\n').map_or(0, |i| i + 1);
         before[line_start..].chars().count() as u32 + 1
+    }
+
+    /// The text from one byte offset to another, both of tokens.
+    pub fn between(&self, start: usize, end: usize) -> &'a str {
+        &self.text[start..end]
     }
 
     fn error(&self, start: usize, line: u32, kind: ParseErrorKind) -> ParseError {
@@ -151,6 +190,14 @@ impl<'a> Lexer<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Goes on at the next `}`, or at the end of the text.
+    pub fn skip_to_brace(&mut self) {
+        let rest = &self.text.as_bytes()[self.at..];
+        let len = rest.iter().position(|&b| b == b'}').unwrap_or(rest.len());
+        self.line += count_lines(&rest[..len]);
+        self.at += len;
     }
 
     fn skip_line(&mut self) {
@@ -215,9 +262,8 @@ impl<'a> Lexer<'a> {
     }
 
     fn take_word(&mut self) {
-        while is_word(self.byte(self.at)) {
-            self.at += 1;
-        }
+        let rest = &self.text.as_bytes()[self.at..];
+        self.at += rest.iter().position(|&b| !is_word(b)).unwrap_or(rest.len());
     }
 
     fn string(&mut self) -> Result<Token<'a>, ParseError> {

@@ -11,6 +11,7 @@ mod scope;
 mod variable;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::ast::{Function, Linkage, Module, Reg, Space};
 use super::error::{ParseError, ParseErrorKind};
@@ -88,6 +89,10 @@ struct Parser<'a> {
     globals: HashMap<&'a str, Global>,
     /// The function being read.
     scopes: scope::Scopes<'a>,
+    /// Opcodes so far, as spelled.
+    opcodes: HashMap<&'a str, Arc<[String]>>,
+    /// Room for the words of one.
+    modifiers: Vec<&'a str>,
     /// Names used in bodies that were not resolved when their function ended.
     pending: Vec<Pending<'a>>,
     /// Registers of the function being read.
@@ -121,6 +126,8 @@ impl<'a> Parser<'a> {
             },
             globals: HashMap::new(),
             scopes: scope::Scopes::default(),
+            opcodes: HashMap::new(),
+            modifiers: Vec::new(),
             pending: Vec::new(),
             regs: Vec::new(),
             registers_before: 0,
@@ -409,14 +416,11 @@ impl<'a> Parser<'a> {
             return Err(self.unexpected("a section name"));
         }
         self.bump()?;
-        self.expect("{", "`{`")?;
-        while !self.eat("}")? {
-            if self.token.kind == Kind::End {
-                return Err(self.unexpected("`}` at the end of the section"));
-            }
-            self.bump()?;
+        if self.at("{") {
+            self.lexer.skip_to_brace();
         }
-        Ok(())
+        self.expect("{", "`{`")?;
+        self.expect("}", "`}` at the end of the section")
     }
 
     /// `.alias name, aliasee;`

@@ -177,10 +177,9 @@ fn rows_in_one_bank_are_counted() {
         let done = warp::try_lanes(body, &vec![[0; 32]; inputs], 4, &setup).expect("it runs");
         let counts = done
             .counters
-            .instructions
-            .iter()
+            .instructions()
             .rev()
-            .map(|c| c.shared)
+            .map(|(_, memory)| memory.shared)
             .find(|c| c.bytes == 512);
         let counts = counts.expect("the load of four matrices is counted");
         assert_eq!((counts.passes, counts.ideal), want);

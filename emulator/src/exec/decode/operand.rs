@@ -36,7 +36,7 @@ impl<'m> Decoder<'m> {
         };
         Err(LoadError::Unsupported {
             line: self.line,
-            instruction: self.spelled.clone(),
+            instruction: self.spelled.to_string(),
             detail,
         })
     }

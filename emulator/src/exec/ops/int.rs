@@ -21,9 +21,9 @@ pub fn decode(d: &mut Decoder, i: &Instruction) -> Result<Option<Inst>, LoadErro
     let reordered;
     let i = match i.opcode.split_last() {
         Some((last, rest)) if last == "relu" && rest.len() == 2 && matches!(op, "min" | "max") => {
-            let opcode = vec![op.to_string(), last.clone(), rest[1].clone()];
+            let opcode = [op.to_string(), last.clone(), rest[1].clone()];
             reordered = Instruction {
-                opcode,
+                opcode: opcode.into(),
                 ..i.clone()
             };
             &reordered

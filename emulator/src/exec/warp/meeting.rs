@@ -127,7 +127,7 @@ impl Warp {
     /// `bar.warp.sync` moves no data, so lanes may meet at different ones of it.
     pub(super) fn release_syncwarps(&mut self) {
         let program = self.program();
-        let is_sync = |f: &Fragment| program.info[f.pc as usize].opcode == "bar.warp.sync";
+        let is_sync = |f: &Fragment| *program.info[f.pc as usize].opcode == *"bar.warp.sync";
         let mut here = 0;
         for f in self.others.iter().filter(|f| is_sync(f)) {
             if matches!(f.state, State::Lanes(_)) {

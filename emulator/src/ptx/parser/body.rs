@@ -1,6 +1,7 @@
 //! Function bodies: declarations, labels, instructions and nested scopes.
 
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use super::super::ast::{Body, Guard, Instruction, Operand, Param, Reg, RegId, SourceLoc, Type};
 use super::super::error::{ParseError, ParseErrorKind};
@@ -225,12 +226,7 @@ impl<'a> Parser<'a> {
             let expected = "an instruction";
             return Err(self.error_at(&name, ParseErrorKind::Unexpected { met, expected }));
         }
-        let mut opcode = Vec::with_capacity(4);
-        opcode.push(name.text.to_string());
-        while self.token.kind == Kind::Dotted {
-            opcode.push(self.token.text[1..].to_string());
-            self.bump()?;
-        }
+        let opcode = self.opcode(name)?;
         let mut operands = Vec::with_capacity(4);
         let context = Context::of(name.text);
         if !self.eat(";")? {
@@ -252,6 +248,26 @@ impl<'a> Parser<'a> {
             used_bytes: reading.used_bytes.take(),
         });
         Ok(())
+    }
+
+    /// The dotted words behind an instruction's name, and that.
+    fn opcode(&mut self, name: Token<'a>) -> Result<Arc<[String]>, ParseError> {
+        let mut end = name.start + name.text.len();
+        let mut modifiers = std::mem::take(&mut self.modifiers);
+        while self.token.kind == Kind::Dotted {
+            end = self.token.start + self.token.text.len();
+            modifiers.push(&self.token.text[1..]);
+            self.bump()?;
+        }
+        let made = || {
+            let words = std::iter::once(name.text).chain(modifiers.iter().copied());
+            words.map(str::to_string).collect()
+        };
+        let spelled = self.lexer.between(name.start, end);
+        let opcode = self.opcodes.entry(spelled).or_insert_with(made).clone();
+        modifiers.clear();
+        self.modifiers = modifiers;
+        Ok(opcode)
     }
 
     // ---- labels -------------------------------------------------------------
