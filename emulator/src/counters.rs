@@ -17,7 +17,7 @@ pub use sectors::{SECTOR, SectorSet, Touched};
 pub struct Counters {
     /// Per PTX instruction of the program, how often it was issued.
     issues: Vec<IssueCounts>,
-    /// Per PTX instruction of the program, what it did to memory.
+    /// Per PTX instruction of the program, what it did to memory; empty where that is not counted.
     memory: Vec<MemoryCounts>,
     /// Blocks run.
     pub blocks: u64,
@@ -48,6 +48,13 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    const NONE: Traffic = Traffic {
+        requests: 0,
+        passes: 0,
+        ideal: 0,
+        bytes: 0,
+    };
+
     fn add(&mut self, other: &Traffic) {
         self.requests += other.requests;
         self.passes += other.passes;
@@ -109,18 +116,19 @@ impl MemoryCounts {
 pub struct Books {
     /// As many as the program has instructions.
     pub issues: *mut IssueCounts,
-    /// As many as the program has instructions.
+    /// As many, where accesses to memory are counted.
     pub memory: *mut MemoryCounts,
     /// Sectors of global memory.
     pub touched: *mut Touched,
 }
 
 impl Counters {
-    /// Zeros for a program of `instructions`.
-    pub fn new(instructions: usize) -> Counters {
+    /// Zeros for a program of `instructions`, of whose accesses to memory something is counted `with_memory`.
+    pub fn new(instructions: usize, with_memory: bool) -> Counters {
+        let counted = if with_memory { instructions } else { 0 };
         Counters {
             issues: vec![IssueCounts::default(); instructions],
-            memory: vec![MemoryCounts::default(); instructions],
+            memory: vec![MemoryCounts::default(); counted],
             ..Counters::default()
         }
     }
@@ -148,7 +156,14 @@ impl Counters {
 
     /// The program's instructions in order: how often each was issued, and what it did to memory.
     pub fn instructions(&self) -> impl DoubleEndedIterator<Item = (&IssueCounts, &MemoryCounts)> {
-        self.issues.iter().zip(&self.memory)
+        const NONE: &MemoryCounts = &MemoryCounts {
+            global: Traffic::NONE,
+            shared: Traffic::NONE,
+            local: Traffic::NONE,
+        };
+        let memory = |k: usize| self.memory.get(k).unwrap_or(NONE);
+        let issues = self.issues.iter().enumerate();
+        issues.map(move |(k, issues)| (issues, memory(k)))
     }
 
     /// Warp instructions issued.

@@ -451,10 +451,11 @@ impl Warp {
         ))
     }
 
-    /// What the current instruction has done to memory.
+    /// What the current instruction has done to memory, in launches that count it.
     #[inline(always)]
     pub fn counts(&mut self) -> &mut MemoryCounts {
-        // SAFETY: the books are as long as the program.
+        debug_assert!(self.launch().counters);
+        // SAFETY: the books are as long as the program where memory is counted, as here.
         unsafe { &mut *self.books.memory.add(self.pc as usize) }
     }
 

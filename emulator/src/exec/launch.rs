@@ -11,7 +11,7 @@ use crate::profile::Profile;
 use rand_core::{RngCore, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Grid, block and shared memory of a launch. The caller has checked it against the profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +158,12 @@ const LONG_STAY: u64 = 8 * FULL_TURN;
 /// Most clusters a worker takes on for that reason.
 const MOST_RESIDENTS: usize = 1024;
 
+/// Cores of the host, asked for once: the system has to read files to say.
+pub fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 static LAUNCHES: AtomicU64 = AtomicU64::new(0);
 
 /// Runs a kernel to its end or its first fault.
@@ -192,8 +198,10 @@ pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Envir
         state.memory.live.iter().for_each(|a| a.begin_races(round));
     }
     let blocks: u64 = config.grid.iter().map(|&g| u64::from(g)).product();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if env.threads == 0 { cores } else { env.threads };
+    let threads = match env.threads {
+        0 => cores(),
+        threads => threads,
+    };
     let clusters = blocks
         / config
             .cluster
@@ -212,28 +220,22 @@ pub fn launch(kernel: &Kernel, config: &LaunchConfig, params: &[u8], env: &Envir
         abort: AtomicBool::new(false),
         fault: Mutex::new(None),
     };
-    let mut counters = Counters::new(kernel.program.insts.len());
-    if workers == 1 {
-        counters.add(&job.work(0));
+    let mut counters = if workers == 1 {
+        job.work(0)
     } else {
-        let parts = std::thread::scope(|scope| {
+        let mut sums = Counters::new(kernel.program.insts.len(), env.counters);
+        std::thread::scope(|scope| {
+            let job = &job;
             let handles: Vec<_> = (0..workers as u64)
-                .map(|w| {
-                    scope.spawn({
-                        let job = &job;
-                        move || job.work(w)
-                    })
-                })
+                .map(|w| scope.spawn(move || job.work(w)))
                 .collect();
-            handles
-                .into_iter()
-                .map(|h| h.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
-                .collect::<Vec<_>>()
+            for handle in handles {
+                let part = handle.join();
+                sums.add(&part.unwrap_or_else(|p| std::panic::resume_unwind(p)));
+            }
         });
-        for part in &parts {
-            counters.add(part);
-        }
-    }
+        sums
+    };
     counters.blocks = blocks;
     counters.warps = blocks * u64::from(config.block.iter().product::<u32>().div_ceil(32));
     let fault = job.fault.into_inner().unwrap_or_else(|e| e.into_inner());
@@ -278,7 +280,8 @@ struct Job<'a> {
 impl Job<'_> {
     /// Runs clusters until none is left; the worker's counts.
     fn work(&self, worker: u64) -> Counters {
-        let mut counters = Counters::new(self.kernel.program.insts.len());
+        let count = self.kernel.program.insts.len();
+        let mut counters = Counters::new(count, self.state.counters);
         let books = counters.books();
         let program = &*self.kernel.program;
         let mut random = self

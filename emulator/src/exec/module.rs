@@ -136,8 +136,7 @@ fn decode_all(
         .filter(|f| f.is_entry && f.body.is_some())
         .collect();
     let decode = |entry: &&ast::Function| super::decode::kernel(module, entry, globals);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(entries.len());
+    let threads = super::launch::cores().min(entries.len());
     if threads < 2 {
         return entries.iter().map(decode).collect();
     }

@@ -384,7 +384,7 @@ unsafe fn do_load_uniform<
     i: &Inst,
     mask: u32,
 ) -> Flow {
-    // SAFETY: the address is a constant's slot, of lanes as wide as the code says; the block is alive.
+    // SAFETY: the address's slot is of lanes as wide as the code says; the block is alive.
     let (offset, (start, len)) = unsafe {
         let slot = w.slot(i.a);
         let (offset, differing) = if i.aux & space_code::NARROW != 0 {

@@ -3,6 +3,8 @@
 use super::accumulator::{Accumulator, Rows, canonical};
 #[cfg(target_arch = "x86_64")]
 use crate::exec::lanes::{each, halved};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m256;
 
 /// Where the element of A in row `r` and column `k` is: `r * row + k * step` values behind the first.
 #[derive(Clone, Copy)]
@@ -82,21 +84,11 @@ unsafe fn by_eights<const K: usize, const ROW: usize, const STEP: usize, const W
         // SAFETY: the caller's promise.
         unsafe {
             let mut s: [__m256; 8] = each(|r| _mm256_load_ps(sums[r].0.as_ptr()));
-            for k in 0..K {
-                let row = _mm256_load_ps(b.add(8 * k));
-                for r in 0..8 {
-                    let factor = _mm256_broadcast_ss(&*a.add(r * ROW + k * STEP));
-                    s[r] = _mm256_fmadd_ps(factor, row, s[r]);
-                }
-            }
-            let mut odd = _mm256_setzero_ps();
+            add_products::<K, ROW, STEP>(a, b, &mut s);
             for r in 0..8 {
                 _mm256_store_ps(sums[r].0.as_mut_ptr(), s[r]);
-                if r % 2 == 0 {
-                    odd = _mm256_or_ps(odd, _mm256_cmp_ps::<_CMP_UNORD_Q>(s[r], s[r + 1]));
-                }
             }
-            return _mm256_movemask_ps(odd) != 0;
+            return is_any_nan(&s);
         }
     }
     for k in 0..K {
@@ -135,19 +127,51 @@ unsafe fn straight<const K: usize, const ROW: usize, const STEP: usize, const HA
     unsafe {
         let mut s: [__m256; 8] =
             each(|r| _mm256_loadu2_m128(c_odd.add(4 * r).cast_const(), c_even.add(4 * r)));
+        add_products::<K, ROW, STEP>(a, b, &mut s);
+        for r in 0..8 {
+            _mm256_storeu2_m128(d_odd.add(4 * r), d_even.add(4 * r), s[r]);
+        }
+        is_any_nan(&s)
+    }
+}
+
+/// The products of eight rows of A with B, added to those rows' sums one after another.
+///
+/// # Safety
+/// As for [`by_eights`], in the wide build.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn add_products<const K: usize, const ROW: usize, const STEP: usize>(
+    a: *const f32,
+    b: *const f32,
+    sums: &mut [__m256; 8],
+) {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's promise.
+    unsafe {
         for k in 0..K {
             let row = _mm256_load_ps(b.add(8 * k));
             for r in 0..8 {
                 let factor = _mm256_broadcast_ss(&*a.add(r * ROW + k * STEP));
-                s[r] = _mm256_fmadd_ps(factor, row, s[r]);
+                sums[r] = _mm256_fmadd_ps(factor, row, sums[r]);
             }
         }
+    }
+}
+
+/// Whether a sum is a NaN.
+///
+/// # Safety
+/// In the wide build.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn is_any_nan(sums: &[__m256; 8]) -> bool {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's promise.
+    unsafe {
         let mut odd = _mm256_setzero_ps();
-        for r in 0..8 {
-            _mm256_storeu2_m128(d_odd.add(4 * r), d_even.add(4 * r), s[r]);
-            if r % 2 == 0 {
-                odd = _mm256_or_ps(odd, _mm256_cmp_ps::<_CMP_UNORD_Q>(s[r], s[r + 1]));
-            }
+        for r in (0..8).step_by(2) {
+            odd = _mm256_or_ps(odd, _mm256_cmp_ps::<_CMP_UNORD_Q>(sums[r], sums[r + 1]));
         }
         _mm256_movemask_ps(odd) != 0
     }
