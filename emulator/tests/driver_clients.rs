@@ -1,4 +1,6 @@
-//! Clients that are not Rust: a C++ program that loads the emulator in place of libcuda.so.1.
+//! Clients that are not Rust: programs in C++, C and Python that load the emulator in place of libcuda.so.1.
+
+mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,17 +11,25 @@ fn profile_folder() -> PathBuf {
     exe.ancestors().nth(2).unwrap().to_path_buf()
 }
 
-/// Compiles a program of `tests/clients` against the emulator's library.
-fn compile(source: &str) -> PathBuf {
-    let folder = profile_folder();
-    let out = folder.join("emulated").join(source.replace(".cpp", ""));
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+/// A file of `tests/clients`.
+fn client(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/clients")
-        .join(source);
+        .join(name)
+}
+
+/// Compiles a program of `tests/clients`, in the language that the flags say, against the emulator's library.
+fn compile(source: &str, flags: &[&str]) -> PathBuf {
+    let folder = profile_folder();
+    let path = client(source);
+    let out = folder.join("emulated").join(path.file_stem().unwrap());
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let done = Command::new(compiler)
-        .args(["-std=c++17", "-Wall", "-Werror", "-o"])
+        .args(flags)
+        .args(["-Wall", "-Werror", "-o"])
         .args([&out, &path])
+        // What follows is in no language.
+        .args(["-x", "none"])
         .arg(folder.join("emulated/libcuda.so"))
         .output()
         .unwrap();
@@ -31,9 +41,16 @@ fn compile(source: &str) -> PathBuf {
     out
 }
 
-fn run(program: &Path, environment: &[(&str, &str)]) -> (bool, String, String) {
+/// Runs a program: whether it succeeded, and what it wrote to stdout and to stderr.
+fn run(
+    program: &Path,
+    arguments: &[&Path],
+    environment: &[(&str, &str)],
+) -> (bool, String, String) {
     let mut command = Command::new(program);
-    command.env("LD_LIBRARY_PATH", profile_folder().join("emulated"));
+    command
+        .args(arguments)
+        .env("LD_LIBRARY_PATH", profile_folder().join("emulated"));
     for (name, value) in environment {
         command.env(name, value);
     }
@@ -48,8 +65,8 @@ fn run(program: &Path, environment: &[(&str, &str)]) -> (bool, String, String) {
 
 #[test]
 fn a_program_against_the_driver_api() {
-    let program = compile("vector_add.cpp");
-    let (ok, out, err) = run(&program, &[]);
+    let program = compile("vector_add.cpp", &["-std=c++17"]);
+    let (ok, out, err) = run(&program, &[], &[]);
     assert!(ok, "{out}{err}");
     assert_eq!(
         out,
@@ -71,6 +88,7 @@ fn a_program_against_the_driver_api() {
 
     let (ok, out, _) = run(
         &program,
+        &[],
         &[("PTX_EMULATOR_DEVICES", "a100"), ("PTX_EMULATOR_SEED", "5")],
     );
     assert!(ok);
@@ -80,6 +98,7 @@ fn a_program_against_the_driver_api() {
     let _ = std::fs::remove_file(&counters);
     let (ok, ..) = run(
         &program,
+        &[],
         &[("PTX_EMULATOR_COUNTERS", counters.to_str().unwrap())],
     );
     assert!(ok);
@@ -88,19 +107,42 @@ fn a_program_against_the_driver_api() {
     assert_eq!(launch["kernel"], "vector_add");
     assert_eq!(lines.lines().count(), 1);
 
-    let (ok, _, err) = run(&program, &[("PTX_EMULATOR_FAIL", "cuMemAlloc:2")]);
+    let (ok, _, err) = run(&program, &[], &[("PTX_EMULATOR_FAIL", "cuMemAlloc:2")]);
     assert!(!ok);
     assert!(
         err.contains("cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY, injected"),
         "{err}"
     );
 
-    let (ok, _, err) = run(&program, &[("PTX_EMULATOR_DEVICES", "voodoo2")]);
+    let (ok, _, err) = run(&program, &[], &[("PTX_EMULATOR_DEVICES", "voodoo2")]);
     assert!(!ok);
     assert!(
         err.contains("no profile `voodoo2` (there are a100, h100, l4, rtx4090)"),
         "{err}"
     );
+}
+
+#[test]
+fn a_program_in_c_against_the_toolkits_header() {
+    let Some(nvcc) = support::nvcc_or_skip("a_program_in_c_against_the_toolkits_header") else {
+        return;
+    };
+    let include = nvcc.ancestors().nth(2).unwrap().join("include");
+    let include = include.to_str().unwrap();
+    let program = compile("steps.c", &["-x", "c", "-std=c11", "-I", include]);
+    let ptx = support::compile(&nvcc, &client("steps.cu"), &["-arch=compute_80"], "steps");
+    let module = program.with_extension("ptx");
+    std::fs::write(&module, ptx).unwrap();
+    for environment in [&[][..], &[("PTX_EMULATOR_SEED", "3")]] {
+        let (ok, out, err) = run(&program, &[&module], environment);
+        assert!(ok, "{out}{err}");
+        assert_eq!(out, "steps ok\n", "{err}");
+        // Its last step is a fault.
+        assert!(
+            err.contains("read of 4 bytes") && err.contains("steps.cu:12"),
+            "{err}"
+        );
+    }
 }
 
 /// Runs a script of `tests/clients` in the Python that `PTX_EMULATOR_PYTHON` names, as `cargo xtask test` does, with the
@@ -111,15 +153,12 @@ fn python(script: &str) -> Option<(String, String)> {
         eprintln!("{script} not run: PTX_EMULATOR_PYTHON names no Python with NVIDIA's packages");
         return None;
     };
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/clients")
-        .join(script);
     let mut command = Command::new(python);
     if let Some(packages) = std::env::var_os("PTX_EMULATOR_PYTHON_PACKAGES") {
         command.env("PYTHONPATH", packages);
     }
     let done = command
-        .arg(path)
+        .arg(client(script))
         .env("LD_LIBRARY_PATH", profile_folder().join("emulated"))
         .output()
         .unwrap();
