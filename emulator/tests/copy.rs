@@ -4,7 +4,7 @@ mod warp;
 
 use ptx_emulator::check::{Check, Checks, FaultKind};
 use ptx_emulator::run::{Arg, RunError, Setup, run};
-use warp::{Lanes, Random, fault, lanes, refused, reported, try_lanes};
+use warp::{Lanes, Random, fault, lanes, refused, reported, try_lanes, unwatched};
 
 /// A tile in shared memory; `%at` is the lane's 16 bytes of it, `%d1` the lane's 16 bytes of the inputs.
 const TILE: &str = "
@@ -173,6 +173,34 @@ fn a_wait_completes_all_groups_but_the_newest() {
             } else {
                 reported(&body, &data, 1, Check::AsyncCopy, "has not landed");
             }
+        }
+    }
+}
+
+#[test]
+fn groups_that_need_not_land_do_not_where_nothing_is_checked() {
+    let data = inputs();
+    let copied: Lanes = std::array::from_fn(|l| flat(&data)[4 * l]);
+    let before: Lanes = std::array::from_fn(|l| l as u32);
+    let each_tile = |text: &str| -> String {
+        (0..4)
+            .map(|k| {
+                let at = format!("[%at+{}]", 512 * k);
+                text.replace("AT", &at).replace("OUT", &format!("%o{k}"))
+            })
+            .collect()
+    };
+    for pending in 0..5 {
+        let body = format!(
+            "{TILE}{}{}cp.async.wait_group {pending};\n{}",
+            each_tile("st.shared.b32 AT, %t0;\n"),
+            groups(4),
+            each_tile("ld.shared.b32 OUT, AT;\n")
+        );
+        let done = try_lanes(&body, &data, 4, &unwatched()).expect("nothing is checked");
+        for (tile, found) in done.words(1).as_chunks::<32>().0.iter().enumerate() {
+            let want = if tile + pending < 4 { copied } else { before };
+            assert_eq!(*found, want, "{pending} pending, tile {tile}");
         }
     }
 }

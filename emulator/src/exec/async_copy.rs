@@ -197,6 +197,14 @@ impl Warp {
     /// The flow to return where a landing raced with an access.
     #[inline(always)]
     pub fn wait_copies(&mut self, mask: u32, pending: u32) -> Result<(), Flow> {
+        if mask == u32::MAX && !self.watched {
+            // SAFETY: no other reference to the block is alive while a handler runs; sources and destinations were found
+            // inside their memories at issue, which live as long as the launch.
+            unsafe {
+                let base = self.block().shared.as_ptr();
+                self.copies().land_whole(pending, base);
+            }
+        }
         let mut at = 0;
         loop {
             let queue = self.copies();

@@ -241,6 +241,29 @@ impl CopyQueue {
         at
     }
 
+    /// Makes whole warps' copies land, the oldest first, as long as they are not of the newest `pending` groups; others are
+    /// left, with all behind them.
+    ///
+    /// # Safety
+    /// As for [`Batch::land`].
+    #[inline(always)]
+    pub(super) unsafe fn land_whole(&mut self, pending: u32, base: *mut u8) {
+        let Groups::Same(committed) = self.committed else {
+            return;
+        };
+        while let Some(batch) = self.get(0) {
+            let Groups::Same(before) = batch.group else {
+                return;
+            };
+            if batch.lanes != u32::MAX || committed.wrapping_sub(before) <= pending {
+                return;
+            }
+            // SAFETY: the caller's promise.
+            unsafe { batch.land(u32::MAX, base) };
+            self.retire(0, u32::MAX);
+        }
+    }
+
     /// Puts a batch before all others, which stay in order.
     #[cold]
     fn bring_forward(&mut self, at: usize) {
