@@ -52,6 +52,14 @@ fn errors_say_where_and_what() {
             "PTX line 5, column 14: `x` is already declared in this scope",
         ),
         (
+            format!("{HEAD}.section .debug_str\n{{\n.b8 95\n}}\n  hello"),
+            "PTX line 8, column 3: met `hello`, expected a directive such as `.entry`, `.func` or `.global`",
+        ),
+        (
+            format!("{HEAD}.section .debug_str\n{{\n.b8 95"),
+            "PTX line 6, column 7: met the end of the text, expected `}` at the end of the section",
+        ),
+        (
             format!("{HEAD}/* never ends"),
             "PTX line 4, column 1: met a comment without end, expected `*/`",
         ),
